@@ -1,0 +1,291 @@
+// chunkkv: KV-cache compression by semantic chunks (ChunkKV, arXiv 2502.00299).
+//
+// The data's way, one call per stage:
+//
+//   ckv_score         queries, keys   -> token scores
+//   ckv_chunk_scores  token scores    -> chunk scores   (for inspection; ckv_select does this itself)
+//   ckv_select        token scores    -> kept indices
+//   ckv_compact       kept indices    -> rows moved
+//   ckv_compress      all of it for every layer of a model, with layer-wise index reuse
+//
+// Contracts that hold for every call:
+// - Nothing crosses this boundary but a ckv_status: no exception, exit, abort or print.
+// - A call that fails has moved no row. Scores and indices handed in as outputs are then undefined.
+// - A context serves one call at a time; a second one meanwhile returns CKV_ERROR_BUSY.
+//   Different contexts are independent of each other.
+// - The library keeps no pointer that it was handed after the call returns.
+// - Structs start with struct_size = sizeof(the struct); ckv_*_default_params fills it in.
+// - Sizes are counts of elements unless the name says bytes; strides are always bytes.
+#ifndef CHUNKKV_H
+#define CHUNKKV_H
+
+#include <stdint.h>
+
+#if defined(_WIN32)
+#  if defined(CKV_BUILD)
+#    define CKV_API __declspec(dllexport)
+#  else
+#    define CKV_API __declspec(dllimport)
+#  endif
+#else
+#  define CKV_API __attribute__((visibility("default")))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// Raised whenever a struct or a function changes in a way that old callers would notice.
+#define CKV_ABI_VERSION 1
+
+typedef enum ckv_status {
+  CKV_OK = 0,
+  CKV_ERROR_INVALID_ARGUMENT = 1,  // a value out of its range; the context's error text names it
+  CKV_ERROR_OUT_OF_MEMORY = 2,     // an allocation failed
+  CKV_ERROR_UNSUPPORTED = 3,       // valid, but not built in or not possible on this machine
+  CKV_ERROR_OUT_OF_BOUNDS = 4,     // a view reaches outside the bytes that it declares
+  CKV_ERROR_NUMERIC = 5,           // NaN in queries or keys, or a row of logits that are all -inf
+  CKV_ERROR_BUSY = 6,              // the context is inside another call
+  CKV_ERROR_ENGINE = 7,            // an inference engine refused or failed a step
+  CKV_ERROR_CANCELLED = 8,         // the caller asked to stop
+} ckv_status;
+
+// Element types. Keys are read in any of them; rows are moved as bytes, so values may have any.
+typedef enum ckv_dtype {
+  CKV_F32 = 0,
+  CKV_F16 = 1,
+  CKV_BF16 = 2,
+  CKV_Q8_0 = 3,     // ggml: 32 elements in 34 bytes: f16 scale, int8[32]
+  CKV_Q4_0 = 4,     // ggml: 32 elements in 18 bytes: f16 scale, 16 x two nibbles, low half first
+  CKV_F8_E4M3 = 5,  // OCP e4m3fn, unit scale
+} ckv_dtype;
+
+typedef enum ckv_device {
+  CKV_CPU = 0,
+  CKV_CUDA = 1,
+} ckv_device;
+
+// Instruction sets of the CPU kernels, in rising preference.
+typedef enum ckv_isa {
+  CKV_ISA_BEST = -1,
+  CKV_ISA_SERIAL = 0,  // portable C, double accumulation: the reference
+  CKV_ISA_AVX2 = 1,    // AVX2 + FMA + F16C
+  CKV_ISA_AVX512 = 2,  // AVX-512 F/BW/DQ/VL
+  CKV_ISA_AVX512_BF16 = 3,
+  CKV_ISA_NEON = 4,
+  CKV_ISA_NEON_BF16 = 5,
+} ckv_isa;
+
+// How tokens are chosen. Numbers follow src/select/methods/methods.def.
+typedef enum ckv_method {
+  CKV_METHOD_FULL = 0,           // keep everything
+  CKV_METHOD_STREAMING_LLM = 1,  // attention sinks + the newest tokens (arXiv 2309.17453)
+  CKV_METHOD_SNAPKV = 2,         // pooled window attention, top-k per kv head (arXiv 2404.14469)
+  CKV_METHOD_CHUNKKV = 3,        // whole chunks by window attention (arXiv 2502.00299)
+} ckv_method;
+
+// How the token scores of a chunk become its chunk score. The paper sums.
+typedef enum ckv_chunk_reduce {
+  CKV_REDUCE_SUM = 0,
+  CKV_REDUCE_MEAN = 1,
+  CKV_REDUCE_MAX = 2,
+} ckv_chunk_reduce;
+
+// What happens to the budget that whole chunks leave over.
+typedef enum ckv_fill {
+  // Keep exactly min(budget, n) tokens: the rest comes from the next best chunks, from each the
+  // contiguous run with the highest sum. With budget < window the newest `budget` tokens stay.
+  CKV_FILL_EXACT = 0,
+  // The paper: whole chunks only, and always the whole window.
+  CKV_FILL_NONE = 1,
+} ckv_fill;
+
+// The method and its settings; the same struct goes to every stage.
+typedef struct ckv_params {
+  uint32_t struct_size;
+  int32_t method;        // ckv_method
+  int32_t budget;        // tokens kept per kv head, observation window included; >= 1
+  int32_t window;        // observation window w: newest tokens whose queries score the rest; 1..64
+  int32_t chunk_size;    // c; >= 1                                              (chunkkv)
+  int32_t chunk_reduce;  // ckv_chunk_reduce                                     (chunkkv)
+  int32_t fill;          // ckv_fill                                             (chunkkv)
+  int32_t layer_reuse;   // N_reuse: layers that share one index set; >= 1       (ckv_compress)
+  int32_t pool_size;     // width of the average pooling of token scores; odd    (snapkv)
+  int32_t num_sinks;     // first tokens that always stay; >= 0                  (streaming_llm)
+  float scale;           // logits = scale * q.k; 0 means 1 / sqrt(head_dim)
+  float logit_softcap;   // logits = softcap * tanh(logits / softcap); 0 means none
+} ckv_params;
+
+// The queries of the observation window, post-RoPE: the last `window` positions of each sequence,
+// oldest first. A sequence shorter than the window uses its last kv_len rows.
+// Element (b, h, i, j) is at data + b*stride_batch + h*stride_head + i*stride_row + j*sizeof(elem).
+typedef struct ckv_query_view {
+  uint32_t struct_size;
+  int32_t dtype;  // CKV_F32, CKV_F16 or CKV_BF16
+  int32_t device;
+  int32_t batch;
+  int32_t num_q_heads;  // a multiple of the keys' num_kv_heads
+  int32_t window;
+  int32_t head_dim;
+  int32_t reserved;
+  const void *data;
+  int64_t size_bytes;  // bytes readable at data
+  int64_t stride_batch;
+  int64_t stride_head;
+  int64_t stride_row;
+  // Optional: log-sum-exp of each window row's logits over all keys it sees, f32 [batch,
+  // num_q_heads, window], packed. With it one pass over the keys is enough.
+  const float *log_sum_exp;
+} ckv_query_view;
+
+// The keys or the values of one layer: rows of head_dim elements, one per (sequence, head, token).
+//   contiguous or strided (block_size = 0): row (b, h, t) is at
+//     data + b*stride_batch + h*stride_head + t*stride_token
+//   paged (block_size > 0): with s = block_table[b*max_blocks + t / block_size],
+//     data + s*stride_block + (t % block_size)*stride_token + h*stride_head
+// A cell list, as in llama.cpp's unified cache, is a block table with block_size 1.
+typedef struct ckv_kv_view {
+  uint32_t struct_size;
+  int32_t dtype;
+  int32_t device;
+  int32_t batch;
+  int32_t num_kv_heads;
+  int32_t head_dim;  // a multiple of 32 for q8_0 and q4_0
+  int32_t kv_len;    // tokens of each sequence; with kv_lens: the most of any
+  int32_t block_size;
+  void *data;
+  int64_t size_bytes;  // bytes reachable at data: every row is checked against it
+  int64_t stride_batch;
+  int64_t stride_head;
+  int64_t stride_token;
+  int64_t stride_block;
+  const int32_t *kv_lens;      // [batch], or NULL: kv_len each
+  const int32_t *block_table;  // [batch, max_blocks]
+  int32_t max_blocks;
+  int32_t num_blocks;  // entries of block_table lie in [0, num_blocks)
+} ckv_kv_view;
+
+// Token scores: f32 [batch, num_heads, kv_len], packed. The newest `window` tokens have no score
+// (they are always kept); their entries are 0.
+typedef struct ckv_scores {
+  uint32_t struct_size;
+  int32_t batch;
+  int32_t num_heads;  // ckv_score_heads()
+  int32_t kv_len;
+  const int32_t *kv_lens;  // [batch], or NULL: kv_len each
+  float *data;
+  int64_t count;  // floats at data; >= batch * num_heads * kv_len
+} ckv_scores;
+
+// Kept token indices, ascending: i32 [batch, num_heads, capacity]; the first lens[b] are valid.
+typedef struct ckv_kept {
+  uint32_t struct_size;
+  int32_t batch;
+  int32_t num_heads;  // 1: one index set for all heads; else one per kv head
+  int32_t capacity;   // >= ckv_kept_capacity()
+  int32_t *indices;
+  int32_t *lens;  // [batch]
+} ckv_kept;
+
+// One layer for ckv_compress. queries may be NULL for a layer that reuses indices.
+typedef struct ckv_layer {
+  uint32_t struct_size;
+  int32_t reserved;
+  const ckv_query_view *queries;
+  const ckv_kv_view *keys;
+  const ckv_kv_view *values;  // NULL where values are a view of the keys (MLA)
+} ckv_layer;
+
+typedef struct ckv_context_params {
+  uint32_t struct_size;
+  int32_t num_threads;  // 0: one per core that this process may use
+  int32_t isa;          // ckv_isa; CKV_ISA_BEST: the best that this CPU runs
+  int32_t reserved;
+} ckv_context_params;
+
+typedef struct ckv_context ckv_context;
+
+// ---- The library itself -------------------------------------------------------------------------
+
+CKV_API uint32_t ckv_abi_version(void);
+CKV_API const char *ckv_version(void);  // "0.1.0"
+
+CKV_API const char *ckv_status_name(int32_t status);  // "out_of_memory"; NULL if unknown
+
+// Names by number, NULL past the end: what the .def lists hold.
+CKV_API const char *ckv_method_name(int32_t method);
+CKV_API const char *ckv_dtype_name(int32_t dtype);
+CKV_API const char *ckv_isa_name(int32_t isa);
+CKV_API int32_t ckv_isa_usable(int32_t isa);  // 1: built in and this CPU runs it
+
+// Bytes of one row of `elements` elements, or -1 if the dtype is unknown or does not divide.
+CKV_API int64_t ckv_row_bytes(int32_t dtype, int32_t elements);
+
+// ---- Context ------------------------------------------------------------------------------------
+
+CKV_API void ckv_context_default_params(ckv_context_params *params);
+
+// On success *context is owned by the caller and freed with ckv_context_free.
+CKV_API ckv_status ckv_context_create(const ckv_context_params *params, ckv_context **context);
+CKV_API void ckv_context_free(ckv_context *context);  // NULL is fine
+
+// Why the last call on this context failed: what was expected and what was found. Owned by the
+// context, valid until its next call; "" after a success.
+CKV_API const char *ckv_context_error(const ckv_context *context);
+CKV_API int32_t ckv_context_isa(const ckv_context *context);
+CKV_API int32_t ckv_context_num_threads(const ckv_context *context);
+
+// ---- Settings -----------------------------------------------------------------------------------
+
+// chunkkv with the paper's values: c = 10, w = 32, N_reuse = 1. budget is 0 and must be set.
+CKV_API void ckv_default_params(ckv_params *params);
+
+// floor(keep * kv_len + 1e-9), at least 1: the budget for a ratio kept in (0, 1]; -1 outside.
+CKV_API int32_t ckv_budget_for(double keep, int32_t kv_len);
+
+// Heads that token scores have: 1 (summed over all heads), num_kv_heads, or 0 (needs no scores).
+CKV_API int32_t ckv_score_heads(const ckv_params *params, int32_t num_kv_heads);
+
+// Heads that kept indices have: 1 or num_kv_heads.
+CKV_API int32_t ckv_kept_heads(const ckv_params *params, int32_t num_kv_heads);
+
+// The most indices that a sequence of kv_len tokens can keep.
+CKV_API int32_t ckv_kept_capacity(const ckv_params *params, int32_t kv_len);
+
+// ---- Stages -------------------------------------------------------------------------------------
+
+// Attention of the window's queries to each token (paper, section 3.2):
+//   A[h,i,t] = softmax_t(scale * q[h,i].k[h / group, t]), causal inside the window
+// chunkkv: scores[b,0,t] = sum over h, i of A.
+// snapkv:  scores[b,g,t] = mean over the group's heads and i of A, average-pooled over t.
+CKV_API ckv_status ckv_score(ckv_context *context, const ckv_params *params,
+                             const ckv_query_view *queries, const ckv_kv_view *keys,
+                             ckv_scores *scores);
+
+// chunk_scores: f32 [batch, max_chunks], max_chunks = ceil(max(kv_len - window, 0) / chunk_size);
+// entries past a sequence's own chunks are 0. `count` floats are writable.
+CKV_API ckv_status ckv_chunk_scores(ckv_context *context, const ckv_params *params,
+                                    const ckv_scores *scores, float *chunk_scores, int64_t count);
+
+// Token scores to kept indices. Tensor-parallel ranks sum `scores` between ckv_score and this call
+// and all choose the same indices. Ties go to the lower index. Methods without scores (full,
+// streaming_llm) read only the sizes of `scores`; data may be NULL.
+CKV_API ckv_status ckv_select(ckv_context *context, const ckv_params *params,
+                              const ckv_scores *scores, ckv_kept *kept);
+
+// Moves row kept[i] to row i, for i in ascending order. dst NULL or equal to src: in place.
+// Otherwise dst has the same dtype, head_dim, heads and batch, and must not overlap src.
+CKV_API ckv_status ckv_compact(ckv_context *context, const ckv_kv_view *src, const ckv_kv_view *dst,
+                               const ckv_kept *kept);
+
+// All stages for all layers, in place. Layers l with l % layer_reuse == 0 select; the others use
+// the indices of the last one that did. Nothing is moved before every layer is selected.
+// kept: [num_layers], filled in; layers may share nothing but must have equal batch and kv_len.
+CKV_API ckv_status ckv_compress(ckv_context *context, const ckv_params *params,
+                                const ckv_layer *layers, int32_t num_layers, ckv_kept *kept);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif  // CHUNKKV_H

@@ -1,0 +1,206 @@
+// The entry points of chunkkv.h: check, then run one stage.
+#include <string.h>
+
+#include "check.h"
+#include "compact/compact.h"
+#include "compress.h"
+#include "kv_view.h"
+#include "score/score.h"
+#include "select/chunk_scores.h"
+#include "select/methods/method.h"
+#include "select/select.h"
+
+#define CKV_VERSION_STRING "0.1.0"
+
+uint32_t ckv_abi_version(void) { return CKV_ABI_VERSION; }
+
+const char *ckv_version(void) { return CKV_VERSION_STRING; }
+
+const char *ckv_status_name(int32_t status) {
+  static const char *const NAMES[] = {
+      [CKV_OK] = "ok",
+      [CKV_ERROR_INVALID_ARGUMENT] = "invalid_argument",
+      [CKV_ERROR_OUT_OF_MEMORY] = "out_of_memory",
+      [CKV_ERROR_UNSUPPORTED] = "unsupported",
+      [CKV_ERROR_OUT_OF_BOUNDS] = "out_of_bounds",
+      [CKV_ERROR_NUMERIC] = "numeric",
+      [CKV_ERROR_BUSY] = "busy",
+      [CKV_ERROR_ENGINE] = "engine",
+      [CKV_ERROR_CANCELLED] = "cancelled",
+  };
+  return status >= 0 && status < (int32_t)(sizeof NAMES / sizeof NAMES[0]) ? NAMES[status] : NULL;
+}
+
+void ckv_default_params(ckv_params *params) {
+  if (!params) return;
+  *params = (ckv_params){
+      .struct_size = sizeof *params,
+      .method = CKV_METHOD_CHUNKKV,
+      .window = 32,
+      .chunk_size = 10,
+      .chunk_reduce = CKV_REDUCE_SUM,
+      .fill = CKV_FILL_EXACT,
+      .layer_reuse = 1,
+      .pool_size = 5,
+      .num_sinks = 4,
+  };
+}
+
+static ckv_status enter(ckv_context *ctx) {
+  if (!ctx) return CKV_ERROR_INVALID_ARGUMENT;
+  if (atomic_flag_test_and_set_explicit(&ctx->busy, memory_order_acquire)) return CKV_ERROR_BUSY;
+  ctx->error[0] = '\0';
+  return CKV_OK;
+}
+
+static ckv_status leave(ckv_context *ctx, ckv_status status) {
+  atomic_flag_clear_explicit(&ctx->busy, memory_order_release);
+  return status;
+}
+
+// One stage = one checked function; the context is taken around it.
+#define STAGE(ctx, call)                     \
+  do {                                       \
+    const ckv_status entered = enter(ctx);   \
+    if (entered) return entered;             \
+    return leave(ctx, call);                 \
+  } while (0)
+
+ckv_status ckv_score_checked(ckv_context *ctx, const ckv_params *params,
+                             const ckv_query_view *queries, const ckv_kv_view *keys,
+                             ckv_scores *scores) {
+  ckv_status status = ckv_check_params(ctx, params);
+  if (!status) status = ckv_check_kv(ctx, "keys", keys);
+  if (!status) status = ckv_check_queries(ctx, params, queries, keys);
+  if (!status) status = ckv_check_scores(ctx, params, scores);
+  if (status) return status;
+  const int32_t heads = ckv_score_heads(params, keys->num_kv_heads);
+  if (heads == 0) {
+    return ckv_fail(ctx, CKV_ERROR_INVALID_ARGUMENT,
+                    "Expected a method that has scores but found %s: call ckv_select alone",
+                    ckv_method_name(params->method));
+  }
+  if (scores->batch != keys->batch || scores->kv_len != keys->kv_len ||
+      scores->num_heads != heads) {
+    return ckv_fail(ctx, CKV_ERROR_INVALID_ARGUMENT,
+                    "Expected scores of [%d, %d, %d] but found [%d, %d, %d]", keys->batch, heads,
+                    keys->kv_len, scores->batch, scores->num_heads, scores->kv_len);
+  }
+  if (keys->batch == 0 || keys->kv_len == 0) return CKV_OK;
+  int64_t count;
+  if (__builtin_mul_overflow((int64_t)keys->batch * keys->num_kv_heads, keys->kv_len, &count) ||
+      count > INT64_MAX / (int64_t)sizeof(float)) {
+    return ckv_fail(ctx, CKV_ERROR_OUT_OF_MEMORY, "Expected fewer tokens than the memory can hold");
+  }
+  float *mass = ckv_scratch_get(ctx, CKV_SCRATCH_MASS, sizeof(float) * (size_t)count);
+  if (!mass) return CKV_ERROR_OUT_OF_MEMORY;
+  status = ckv_score_mass(ctx, params, queries, keys, mass);
+  if (!status) ckv_finish_scores(ctx, params, queries, keys, mass, scores);
+  return status;
+}
+
+ckv_status ckv_score(ckv_context *context, const ckv_params *params, const ckv_query_view *queries,
+                     const ckv_kv_view *keys, ckv_scores *scores) {
+  STAGE(context, ckv_score_checked(context, params, queries, keys, scores));
+}
+
+static ckv_status chunk_scores_checked(ckv_context *ctx, const ckv_params *params,
+                                       const ckv_scores *scores, float *chunk_scores,
+                                       int64_t count) {
+  ckv_status status = ckv_check_params(ctx, params);
+  if (!status) status = ckv_check_scores(ctx, params, scores);
+  if (status) return status;
+  if (ckv_method_get(params->method)->score_heads != CKV_HEADS_SHARED) {
+    return ckv_fail(ctx, CKV_ERROR_INVALID_ARGUMENT,
+                    "Expected a method that has chunk scores (chunkkv) but found %s",
+                    ckv_method_name(params->method));
+  }
+  const int32_t longest = scores->kv_len > params->window ? scores->kv_len - params->window : 0;
+  const int64_t max_chunks = ckv_num_chunks(longest, params->chunk_size);
+  if (count < scores->batch * max_chunks || (!chunk_scores && scores->batch * max_chunks > 0)) {
+    return ckv_fail(ctx, CKV_ERROR_INVALID_ARGUMENT,
+                    "Expected room for %lld chunk scores but found %lld",
+                    (long long)(scores->batch * max_chunks), chunk_scores ? (long long)count : 0LL);
+  }
+  for (int32_t b = 0; b < scores->batch; b++) {
+    const int32_t n = scores->kv_lens ? scores->kv_lens[b] : scores->kv_len;
+    float *row = chunk_scores + b * max_chunks;
+    for (int64_t i = 0; i < max_chunks; i++) row[i] = 0;
+    if (n > params->window) {
+      ckv_reduce_chunks(scores->data + (int64_t)b * scores->kv_len, n - params->window,
+                        params->chunk_size, params->chunk_reduce, row);
+    }
+  }
+  return CKV_OK;
+}
+
+ckv_status ckv_chunk_scores(ckv_context *context, const ckv_params *params,
+                            const ckv_scores *scores, float *chunk_scores, int64_t count) {
+  STAGE(context, chunk_scores_checked(context, params, scores, chunk_scores, count));
+}
+
+static ckv_status select_checked(ckv_context *ctx, const ckv_params *params,
+                                 const ckv_scores *scores, ckv_kept *kept) {
+  ckv_status status = ckv_check_params(ctx, params);
+  if (!status) status = ckv_check_scores(ctx, params, scores);
+  if (status) return status;
+  status = ckv_check_kept(ctx, kept, scores->batch, ckv_kept_heads(params, scores->num_heads),
+                          ckv_kept_capacity(params, scores->kv_len));
+  return status ? status : ckv_select_kept(ctx, params, scores, kept);
+}
+
+ckv_status ckv_select(ckv_context *context, const ckv_params *params, const ckv_scores *scores,
+                      ckv_kept *kept) {
+  STAGE(context, select_checked(context, params, scores, kept));
+}
+
+// The two views hold rows of one kind, and the copy cannot run over its own source.
+static ckv_status check_destination(ckv_context *ctx, const ckv_kv_view *src,
+                                    const ckv_kv_view *dst, const ckv_kept *kept) {
+  const ckv_status status = ckv_check_kv_writable(ctx, "dst", dst);
+  if (status) return status;
+  if (dst->dtype != src->dtype || dst->head_dim != src->head_dim ||
+      dst->num_kv_heads != src->num_kv_heads || dst->batch != src->batch) {
+    return ckv_fail(ctx, CKV_ERROR_INVALID_ARGUMENT,
+                    "Expected dst of the same dtype, head_dim, kv heads and batch as src but found "
+                    "%s, %d, %d, %d for %s, %d, %d, %d",
+                    ckv_dtype_name(dst->dtype), dst->head_dim, dst->num_kv_heads, dst->batch,
+                    ckv_dtype_name(src->dtype), src->head_dim, src->num_kv_heads, src->batch);
+  }
+  const uintptr_t from = (uintptr_t)src->data, to = (uintptr_t)dst->data;
+  if (from < to + (uintptr_t)dst->size_bytes && to < from + (uintptr_t)src->size_bytes) {
+    return ckv_fail(ctx, CKV_ERROR_INVALID_ARGUMENT,
+                    "Expected dst apart from src, or dst = NULL for in place, but found overlap");
+  }
+  for (int32_t b = 0; b < dst->batch; b++) {
+    if (kept->lens[b] > ckv_kv_len(dst, b)) {
+      return ckv_fail(ctx, CKV_ERROR_INVALID_ARGUMENT,
+                      "Expected room for %d rows in sequence %d of dst but found %d", kept->lens[b],
+                      b, ckv_kv_len(dst, b));
+    }
+  }
+  return CKV_OK;
+}
+
+static ckv_status compact_checked(ckv_context *ctx, const ckv_kv_view *src, const ckv_kv_view *dst,
+                                  const ckv_kept *kept) {
+  const bool in_place = !dst || dst == src;
+  ckv_status status = in_place ? ckv_check_kv_writable(ctx, "src", src)
+                               : ckv_check_kv(ctx, "src", src);
+  if (status) return status;
+  const bool per_head = kept && kept->num_heads > 1;
+  status = ckv_check_kept(ctx, kept, src->batch, per_head ? src->num_kv_heads : 1, 0);
+  if (!status) status = ckv_check_kept_indices(ctx, kept, src);
+  if (!status && !in_place) status = check_destination(ctx, src, dst, kept);
+  return status ? status : ckv_compact_rows(ctx, src, in_place ? src : dst, kept);
+}
+
+ckv_status ckv_compact(ckv_context *context, const ckv_kv_view *src, const ckv_kv_view *dst,
+                       const ckv_kept *kept) {
+  STAGE(context, compact_checked(context, src, dst, kept));
+}
+
+ckv_status ckv_compress(ckv_context *context, const ckv_params *params, const ckv_layer *layers,
+                        int32_t num_layers, ckv_kept *kept) {
+  STAGE(context, ckv_compress_layers(context, params, layers, num_layers, kept));
+}

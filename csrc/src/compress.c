@@ -1,0 +1,107 @@
+#include "compress.h"
+
+#include <string.h>
+
+#include "check.h"
+#include "compact/compact.h"
+#include "kv_view.h"
+#include "select/select.h"
+
+static bool same_sequences(const ckv_kv_view *a, const ckv_kv_view *b) {
+  if (a->batch != b->batch || a->kv_len != b->kv_len) return false;
+  for (int32_t i = 0; i < a->batch; i++) {
+    if (ckv_kv_len(a, i) != ckv_kv_len(b, i)) return false;
+  }
+  return true;
+}
+
+static ckv_status check_layer(ckv_context *ctx, const ckv_params *params, const ckv_layer *layers,
+                              int32_t l, const ckv_kept *kept) {
+  const ckv_layer *layer = &layers[l];
+  if (layer->struct_size != sizeof *layer || layer->reserved != 0) {
+    return ckv_fail(ctx, CKV_ERROR_INVALID_ARGUMENT,
+                    "Expected layers[%d].struct_size to be %zu but found %u", l, sizeof *layer,
+                    (unsigned)layer->struct_size);
+  }
+  const ckv_kv_view *first = layers[0].keys;
+  ckv_status status = ckv_check_kv_writable(ctx, "keys", layer->keys);
+  if (!status && layer->values) status = ckv_check_kv_writable(ctx, "values", layer->values);
+  if (status) return status;
+  if (!same_sequences(first, layer->keys) ||
+      (layer->values && (!same_sequences(first, layer->values) ||
+                         layer->values->num_kv_heads != layer->keys->num_kv_heads)) ||
+      layer->keys->num_kv_heads != first->num_kv_heads) {
+    return ckv_fail(ctx, CKV_ERROR_INVALID_ARGUMENT,
+                    "Expected keys and values of layer %d with the sequences and kv heads of layer "
+                    "0 but found others",
+                    l);
+  }
+  const int32_t leader = l - l % params->layer_reuse;
+  if (leader == l && !layer->queries && ckv_score_heads(params, 1) > 0) {
+    return ckv_fail(ctx, CKV_ERROR_INVALID_ARGUMENT,
+                    "Expected queries for layer %d, which selects, but found NULL", l);
+  }
+  status = ckv_check_kept(ctx, &kept[l], first->batch, ckv_kept_heads(params, first->num_kv_heads),
+                          ckv_kept_capacity(params, first->kv_len));
+  if (!status && kept[l].capacity != kept[leader].capacity) {
+    return ckv_fail(ctx, CKV_ERROR_INVALID_ARGUMENT,
+                    "Expected kept[%d].capacity to be %d as in layer %d but found %d", l,
+                    kept[leader].capacity, leader, kept[l].capacity);
+  }
+  return status;
+}
+
+static ckv_status select_layer(ckv_context *ctx, const ckv_params *params, const ckv_layer *layer,
+                               ckv_kept *kept) {
+  const ckv_kv_view *keys = layer->keys;
+  ckv_scores scores = {
+      .struct_size = sizeof scores,
+      .batch = keys->batch,
+      .num_heads = ckv_score_heads(params, keys->num_kv_heads),
+      .kv_len = keys->kv_len,
+      .kv_lens = keys->kv_lens,
+  };
+  scores.count = (int64_t)scores.batch * scores.num_heads * scores.kv_len;
+  if (scores.num_heads > 0) {
+    scores.data = ckv_scratch_get(ctx, CKV_SCRATCH_LAYERS, sizeof(float) * (size_t)scores.count);
+    if (!scores.data) return CKV_ERROR_OUT_OF_MEMORY;
+    const ckv_status status = ckv_score_checked(ctx, params, layer->queries, keys, &scores);
+    if (status) return status;
+  }
+  return ckv_select_kept(ctx, params, &scores, kept);
+}
+
+static void reuse_indices(const ckv_kept *from, ckv_kept *to) {
+  const size_t rows = (size_t)from->batch * (size_t)from->num_heads;
+  if (rows == 0) return;
+  memcpy(to->lens, from->lens, sizeof(int32_t) * (size_t)from->batch);
+  memcpy(to->indices, from->indices, sizeof(int32_t) * rows * (size_t)from->capacity);
+}
+
+ckv_status ckv_compress_layers(ckv_context *ctx, const ckv_params *params, const ckv_layer *layers,
+                               int32_t num_layers, ckv_kept *kept) {
+  ckv_status status = ckv_check_params(ctx, params);
+  if (status) return status;
+  if (num_layers < 0 || (num_layers > 0 && (!layers || !kept))) {
+    return ckv_fail(ctx, CKV_ERROR_INVALID_ARGUMENT,
+                    "Expected layers and kept for %d layers but found NULL", num_layers);
+  }
+  for (int32_t l = 0; l < num_layers && !status; l++) {
+    status = check_layer(ctx, params, layers, l, kept);
+  }
+  for (int32_t l = 0; l < num_layers && !status; l++) {
+    const int32_t leader = l - l % params->layer_reuse;
+    if (leader == l) {
+      status = select_layer(ctx, params, &layers[l], &kept[l]);
+    } else {
+      reuse_indices(&kept[leader], &kept[l]);
+    }
+  }
+  for (int32_t l = 0; l < num_layers && !status; l++) {
+    status = ckv_compact_rows(ctx, layers[l].keys, layers[l].keys, &kept[l]);
+    if (!status && layers[l].values) {
+      status = ckv_compact_rows(ctx, layers[l].values, layers[l].values, &kept[l]);
+    }
+  }
+  return status;
+}

@@ -1,0 +1,136 @@
+// compact: every layout against a plain model, bit for bit, in place and out of place.
+#include <string.h>
+
+#include "chunkkv.h"
+#include "test.h"
+
+#define MAX_BYTES (1 << 20)
+
+static unsigned char original[MAX_BYTES], moved[MAX_BYTES], destination[MAX_BYTES];
+
+typedef struct {
+  ckv_kv_view view;
+  int32_t lens[3];
+  int32_t table[3 * 512];
+} layout;
+
+static void random_shape(layout *l) {
+  ckv_kv_view *v = &l->view;
+  memset(v, 0, sizeof *v);
+  v->struct_size = sizeof *v;
+  v->dtype = test_int(CKV_F32, CKV_F8_E4M3);
+  v->head_dim = 32 * test_int(1, 2);
+  v->batch = test_int(1, 3);
+  v->num_kv_heads = test_int(1, 4);
+  v->kv_len = test_int(1, 130);
+  for (int32_t b = 0; b < v->batch; b++) l->lens[b] = test_int(0, v->kv_len);
+  l->lens[test_int(0, v->batch - 1)] = v->kv_len;
+  v->kv_lens = l->lens;
+}
+
+// A random layout of batch x heads x tokens rows: contiguous, strided with gaps, or paged.
+static void random_layout(layout *l) {
+  ckv_kv_view *v = &l->view;
+  const int64_t row = ckv_row_bytes(v->dtype, v->head_dim), gap = test_int(0, 1) * 2;
+  const int token_major = test_int(0, 1);
+  v->block_size = test_int(0, 2) ? test_int(1, 20) : 0;
+  const int32_t inner = v->block_size ? v->block_size : v->kv_len;
+  v->stride_head = token_major ? row + gap : (row + gap) * inner;
+  v->stride_token = token_major ? (row + gap) * v->num_kv_heads : row + gap;
+  const int64_t outer = (row + gap) * v->num_kv_heads * inner;
+  if (v->block_size) {
+    v->max_blocks = (v->kv_len + v->block_size - 1) / v->block_size;
+    v->num_blocks = v->batch * v->max_blocks + test_int(0, 3);
+    v->stride_block = outer;
+    // A random permutation deals every block at most once.
+    static int32_t deck[3 * 512];
+    for (int32_t i = 0; i < v->num_blocks; i++) deck[i] = i;
+    for (int32_t i = v->num_blocks - 1; i > 0; i--) {
+      const int32_t j = test_int(0, i), swap = deck[i];
+      deck[i] = deck[j];
+      deck[j] = swap;
+    }
+    memcpy(l->table, deck, sizeof(int32_t) * (size_t)(v->batch * v->max_blocks));
+    v->block_table = l->table;
+    v->size_bytes = outer * v->num_blocks;
+  } else {
+    v->stride_batch = outer;
+    v->size_bytes = outer * v->batch;
+  }
+}
+
+static int64_t offset_of(const ckv_kv_view *v, int32_t b, int32_t h, int32_t t) {
+  if (!v->block_size) return b * v->stride_batch + h * v->stride_head + t * v->stride_token;
+  const int32_t block = v->block_table[b * v->max_blocks + t / v->block_size];
+  return block * v->stride_block + h * v->stride_head + t % v->block_size * v->stride_token;
+}
+
+static void random_kept(const ckv_kv_view *v, ckv_kept *kept) {
+  for (int32_t b = 0; b < v->batch; b++) {
+    const int32_t n = v->kv_lens[b];
+    kept->lens[b] = test_int(0, n);
+    for (int32_t h = 0; h < kept->num_heads; h++) {
+      int32_t *out = kept->indices + ((int64_t)b * kept->num_heads + h) * kept->capacity;
+      int32_t need = kept->lens[b];
+      for (int32_t t = 0; t < n; t++) {
+        if (test_int(1, n - t) <= need) *out++ = t, need--;
+      }
+    }
+  }
+}
+
+int main(void) {
+  test_begin("compact");
+  static int32_t indices[3 * 4 * 130], lens[3];
+  for (int round = 0; round < 800; round++) {
+    ckv_context_params params;
+    ckv_context_default_params(&params);
+    params.num_threads = test_int(1, 3);
+    ckv_context *context = NULL;
+    CHECK(ckv_context_create(&params, &context) == CKV_OK, "create");
+    static layout l, d;
+    random_shape(&l);
+    random_layout(&l);
+    ckv_kv_view *v = &l.view;
+    for (int64_t i = 0; i < v->size_bytes; i++) original[i] = (unsigned char)test_random();
+    memcpy(moved, original, (size_t)v->size_bytes);
+    v->data = moved;
+    ckv_kept kept = {sizeof kept, v->batch, test_int(0, 1) ? 1 : v->num_kv_heads, 130, indices,
+                     lens};
+    random_kept(v, &kept);
+    const int64_t row = ckv_row_bytes(v->dtype, v->head_dim);
+
+    // Out of place into another layout of the same rows.
+    d = l;
+    d.view.kv_lens = d.lens;
+    random_layout(&d);
+    d.view.data = destination;
+    memset(destination, 0xa5, sizeof destination);
+    CHECK(ckv_compact(context, v, &d.view, &kept) == CKV_OK, "%s", ckv_context_error(context));
+    CHECK(memcmp(moved, original, (size_t)v->size_bytes) == 0, "the source is only read");
+
+    CHECK(ckv_compact(context, v, NULL, &kept) == CKV_OK, "%s", ckv_context_error(context));
+    int same = 1, same_out = 1;
+    static unsigned char touched[MAX_BYTES];
+    memset(touched, 0, sizeof touched);
+    for (int32_t b = 0; b < v->batch; b++) {
+      for (int32_t h = 0; h < v->num_kv_heads; h++) {
+        const int32_t *row_indices =
+            indices + ((int64_t)b * kept.num_heads + (kept.num_heads > 1 ? h : 0)) * kept.capacity;
+        for (int32_t i = 0; i < lens[b]; i++) {
+          const unsigned char *from = original + offset_of(v, b, h, row_indices[i]);
+          same &= memcmp(from, moved + offset_of(v, b, h, i), (size_t)row) == 0;
+          same_out &= memcmp(from, destination + offset_of(&d.view, b, h, i), (size_t)row) == 0;
+          memset(touched + offset_of(v, b, h, i), 1, (size_t)row);
+        }
+      }
+    }
+    CHECK(same, "in place, round %d", round);
+    CHECK(same_out, "out of place, round %d", round);
+    int outside = 1;
+    for (int64_t i = 0; i < v->size_bytes; i++) outside &= touched[i] || moved[i] == original[i];
+    CHECK(outside, "bytes outside the first rows stay, round %d", round);
+    ckv_context_free(context);
+  }
+  return test_end();
+}
