@@ -8,17 +8,17 @@ import assertModule from "node:assert/strict";
 
 /** Fails unless `condition` is truthy. */
 export function assert(condition: unknown, message?: string): asserts condition {
-  assertModule.ok(condition, message);
+  assertModule.ok(condition, message!);
 }
 
 /** Fails unless both values are deeply equal. */
 export function assertEquals<T>(actual: T, expected: T, message?: string): void {
-  assertModule.deepStrictEqual(actual, expected, message);
+  assertModule.deepStrictEqual(actual, expected, message!);
 }
 
 /** Fails if both values are deeply equal. */
 export function assertNotEquals<T>(actual: T, expected: T, message?: string): void {
-  assertModule.notDeepStrictEqual(actual, expected, message);
+  assertModule.notDeepStrictEqual(actual, expected, message!);
 }
 
 /** Fails unless `|actual - expected| <= tolerance`; NaN never passes. */

@@ -62,6 +62,40 @@ static bool extend(int64_t *end, int64_t count, int64_t stride) {
          !__builtin_add_overflow(*end, span, end);
 }
 
+typedef struct {
+  int64_t count, stride;
+} dimension;
+
+// Rows are disjoint if, from the smallest stride up, each stride steps over all that is inside it.
+static bool strides_nest(int64_t inner, dimension *dims, int32_t num_dims) {
+  for (int32_t i = 0; i < num_dims; i++) {
+    int32_t smallest = i;
+    for (int32_t j = i + 1; j < num_dims; j++) {
+      if (dims[j].stride < dims[smallest].stride) smallest = j;
+    }
+    const dimension d = dims[smallest];
+    dims[smallest] = dims[i];
+    dims[i] = d;
+    if (d.count <= 1) continue;
+    if (d.stride < inner) return false;
+    inner += (d.count - 1) * d.stride;
+  }
+  return true;
+}
+
+static bool rows_are_disjoint(const ckv_kv_view *v, int64_t row_bytes) {
+  dimension dims[3] = {
+      {v->num_kv_heads, v->stride_head},
+      {v->block_size ? v->block_size : v->kv_len, v->stride_token},
+      {v->block_size ? v->num_blocks : v->batch, v->block_size ? v->stride_block : v->stride_batch},
+  };
+  // A stride of a dimension of one element is never walked; do not let it sort in between.
+  for (int32_t i = 0; i < 3; i++) {
+    if (dims[i].count <= 1) dims[i].stride = INT64_MAX;
+  }
+  return strides_nest(row_bytes, dims, 3);
+}
+
 ckv_status ckv_check_kv(ckv_context *ctx, const char *name, const ckv_kv_view *v) {
   EXPECT_STRUCT(v, name);
   EXPECT(v->device == CKV_CPU || v->device == CKV_CUDA, "Expected %s.device to be 0 or 1 but found %d",
@@ -108,6 +142,8 @@ ckv_status ckv_check_kv(ckv_context *ctx, const char *name, const ckv_kv_view *v
                     "outside them",
                     name, (long long)v->size_bytes);
   }
+  EXPECT(rows_are_disjoint(v, row_bytes),
+         "Expected rows of %s that share no bytes but found strides that overlap", name);
   for (int32_t b = 0; v->block_size && b < v->batch; b++) {
     const int32_t blocks = (int32_t)(((int64_t)ckv_kv_len(v, b) + v->block_size - 1) / v->block_size);
     EXPECT(blocks <= v->max_blocks,
@@ -125,42 +161,9 @@ ckv_status ckv_check_kv(ckv_context *ctx, const char *name, const ckv_kv_view *v
   return CKV_OK;
 }
 
-typedef struct {
-  int64_t count, stride;
-} dimension;
-
-// Rows are disjoint if, from the smallest stride up, each stride steps over all that is inside it.
-static bool strides_nest(int64_t inner, dimension *dims, int32_t num_dims) {
-  for (int32_t i = 0; i < num_dims; i++) {
-    int32_t smallest = i;
-    for (int32_t j = i + 1; j < num_dims; j++) {
-      if (dims[j].stride < dims[smallest].stride) smallest = j;
-    }
-    const dimension d = dims[smallest];
-    dims[smallest] = dims[i];
-    dims[i] = d;
-    if (d.count <= 1) continue;
-    if (d.stride < inner) return false;
-    inner += (d.count - 1) * d.stride;
-  }
-  return true;
-}
-
 ckv_status ckv_check_kv_writable(ckv_context *ctx, const char *name, const ckv_kv_view *v) {
   const ckv_status status = ckv_check_kv(ctx, name, v);
-  if (status || v->batch == 0 || v->kv_len == 0) return status;
-  dimension dims[3] = {
-      {v->num_kv_heads, v->stride_head},
-      {v->block_size ? v->block_size : v->kv_len, v->stride_token},
-      {v->block_size ? v->num_blocks : v->batch, v->block_size ? v->stride_block : v->stride_batch},
-  };
-  // A stride of a dimension of one element is never walked; do not let it sort in between.
-  for (int32_t i = 0; i < 3; i++) {
-    if (dims[i].count <= 1) dims[i].stride = INT64_MAX;
-  }
-  EXPECT(strides_nest(ckv_row_bytes(v->dtype, v->head_dim), dims, 3),
-         "Expected rows of %s that share no bytes but found strides that overlap", name);
-  if (v->block_size == 0) return CKV_OK;
+  if (status || v->batch == 0 || v->kv_len == 0 || v->block_size == 0) return status;
 
   const size_t bytes = ((size_t)v->num_blocks + 7) / 8;
   uint8_t *seen = ckv_scratch_get(ctx, CKV_SCRATCH_COMPACT, bytes);

@@ -12,10 +12,11 @@
 
 ckv_status ckv_check_params(ckv_context *ctx, const ckv_params *params);
 
-// What every view promises: sizes in range, rows inside size_bytes, block table entries in range.
+// What every view promises: sizes in range, rows inside size_bytes and apart from each other, block
+// table entries in range.
 ckv_status ckv_check_kv(ckv_context *ctx, const char *name, const ckv_kv_view *view);
 
-// Also that no two rows share bytes, inside a sequence or between sequences: needed for writing.
+// Also that every block is in the table once: shared blocks are never written.
 ckv_status ckv_check_kv_writable(ckv_context *ctx, const char *name, const ckv_kv_view *view);
 
 ckv_status ckv_check_queries(ckv_context *ctx, const ckv_params *params,

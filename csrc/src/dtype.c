@@ -56,18 +56,25 @@ static void q4_0_to_f32(const uint8_t *row, int32_t elements, float *out) {
 void ckv_row_to_f32(int32_t dtype, const void *row, int32_t elements, float *out) {
   const uint8_t *bytes = row;
   switch (dtype) {
-    case CKV_F32: memcpy(out, row, (size_t)elements * sizeof *out); break;
+    case CKV_F32:
+      memcpy(out, row, (size_t)elements * sizeof *out);
+      break;
     case CKV_F16:
       for (int32_t j = 0; j < elements; j++) out[j] = ckv_f16_to_f32(load_u16(bytes + 2 * j));
       break;
     case CKV_BF16:
       for (int32_t j = 0; j < elements; j++) out[j] = ckv_bf16_to_f32(load_u16(bytes + 2 * j));
       break;
-    case CKV_Q8_0: q8_0_to_f32(bytes, elements, out); break;
-    case CKV_Q4_0: q4_0_to_f32(bytes, elements, out); break;
+    case CKV_Q8_0:
+      q8_0_to_f32(bytes, elements, out);
+      break;
+    case CKV_Q4_0:
+      q4_0_to_f32(bytes, elements, out);
+      break;
     case CKV_F8_E4M3:
       for (int32_t j = 0; j < elements; j++) out[j] = ckv_f8_e4m3_to_f32(bytes[j]);
       break;
-    default: break;
+    default:
+      break;
   }
 }

@@ -23,17 +23,17 @@ typedef struct worker {
 // worker that wakes too late never holds anybody up.
 struct ckv_thread_pool {
   os_mutex lock;
-  os_cond wake;    // a job was opened, or stop
-  os_cond left;    // the last worker left a closed job
-  ckv_task task;   // the open job
+  os_cond wake;   // a job was opened, or stop
+  os_cond left;   // the last worker left a closed job
+  ckv_task task;  // the open job
   void *arg;
   int64_t count;
   bool open;
   bool stop;
-  int32_t size;    // threads, the caller's included
-  worker *workers; // [size - 1]
-  _Atomic uint64_t opened;   // jobs opened so far: what idle workers watch
-  _Atomic int32_t inside;    // workers inside the job
+  int32_t size;             // threads, the caller's included
+  worker *workers;          // [size - 1]
+  _Atomic uint64_t opened;  // jobs opened so far: what idle workers watch
+  _Atomic int32_t inside;   // workers inside the job
   _Alignas(64) _Atomic int64_t next;
 };
 

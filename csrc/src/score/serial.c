@@ -71,7 +71,8 @@ static void compute_logits(const job *j, const problem *p, int32_t b, int32_t g,
     for (int32_t r = 0; r < p->rows; r++) p->logits[r] += queries[r] * key;
   }
   if (j->softcap > 0) {
-    for (int32_t r = 0; r < p->rows; r++) p->logits[r] = j->softcap * tanh(p->logits[r] / j->softcap);
+    for (int32_t r = 0; r < p->rows; r++)
+      p->logits[r] = j->softcap * tanh(p->logits[r] / j->softcap);
   }
 }
 

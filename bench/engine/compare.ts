@@ -1,0 +1,163 @@
+/**
+ * One prompt, prefilled once; each method starts from the same restored cache.
+ *
+ * @module
+ */
+import type { LlamaContext, LlamaModel } from "chunkkv/llama-cpp";
+import { decodeSeconds, greedy, meanDivergence, median, teacherForced } from "./measure.ts";
+
+/** One line of the demo: snake_case, as in the JSON. */
+export interface DemoRow {
+  /** How tokens were chosen. */
+  method: string;
+  /** Fraction of the prompt's tokens kept. */
+  keep: number;
+  kept_tokens: number;
+  /** Keys and values of those tokens. */
+  kv_mib: number;
+  /** Of the prompt, the same for all rows. */
+  prefill_s: number;
+  /** Scores, selection and moving rows; null for the full cache. */
+  compress_ms: number | null;
+  /** Of the compression: scores and selection. */
+  select_ms: number | null;
+  decode_tps: number;
+  /** Decoding in a context of the same length that was never compressed; null: not measured. */
+  native_tps: number | null;
+  /** Mean KL(full || this) over the full cache's own greedy answer, nats; null: answer too short. */
+  kl: number | null;
+  answer: string;
+}
+
+/** What to compare. */
+export interface CompareOptions {
+  cases: readonly { method: string; keep: number }[];
+  /** Most tokens of an answer. */
+  maxTokens: number;
+  threads?: number;
+  /** Stops it. */
+  signal?: AbortSignal;
+  /** Tokens read so far. */
+  onRead?: (done: number) => void;
+  /** The prompt is read, measuring begins. */
+  onWork?: () => void;
+}
+
+// Short turns that alternate: what else the machine does hits both sides of a ratio alike.
+const TIMED_TURNS = 4;
+const TOKENS_PER_TURN = 16;
+
+/** Runs the full cache and every case; rows in that order. */
+export async function compareMethods(
+  model: LlamaModel,
+  prompt: Int32Array<ArrayBuffer>,
+  options: CompareOptions,
+): Promise<DemoRow[]> {
+  const settings = {
+    contextSize: prompt.length + options.maxTokens + TIMED_TURNS * TOKENS_PER_TURN,
+    ...(options.threads === undefined ? {} : { threads: options.threads }),
+  };
+  using context = model.createContext(settings);
+  const { milliseconds } = await context.prefill(prompt, {
+    onProgress: ({ done }) => options.onRead?.(done),
+    ...(options.signal === undefined ? {} : { signal: options.signal }),
+  });
+  options.onWork?.();
+  const state = context.saveState();
+  const shared = { prefill_s: milliseconds / 1000 };
+
+  const rows: DemoRow[] = [];
+  const size = kvSize(context);
+  const full = await greedy(context, options.maxTokens);
+  const [fullTps] = await decodeRates([context]);
+  context.restoreState(state, { tokens: prompt });
+  const reference = await teacherForced(context, full.tokens);
+  rows.push({
+    method: "full",
+    keep: 1,
+    ...size,
+    ...shared,
+    compress_ms: null,
+    select_ms: null,
+    decode_tps: fullTps!,
+    native_tps: null,
+    kl: meanDivergence(reference, reference),
+    answer: full.text,
+  });
+
+  const lowest = Math.min(...options.cases.map(({ keep }) => keep));
+  for (const { method, keep } of options.cases) {
+    options.signal?.throwIfAborted();
+    context.restoreState(state, { tokens: prompt });
+    context.compress({ method, keep });
+    const kl = meanDivergence(reference, await teacherForced(context, full.tokens));
+
+    context.restoreState(state, { tokens: prompt });
+    const report = context.compress({ method, keep });
+    const size = kvSize(context);
+    const answer = await answerFrom(model, context, full.tokens, options.maxTokens);
+    using native = method === "chunkkv" && keep === lowest
+      ? await sameLength(model, context, prompt, settings)
+      : null;
+    const [tps, nativeTps] = await decodeRates(native ? [context, native] : [context]);
+    rows.push({
+      method,
+      keep,
+      ...size,
+      ...shared,
+      compress_ms: report.selectMilliseconds + report.compactMilliseconds,
+      select_ms: report.selectMilliseconds,
+      decode_tps: tps!,
+      native_tps: nativeTps ?? null,
+      kl,
+      answer,
+    });
+  }
+  return rows;
+}
+
+function kvSize(context: LlamaContext): Pick<DemoRow, "kept_tokens" | "kv_mib"> {
+  return { kept_tokens: context.cellCount(), kv_mib: context.kvBytes() / 2 ** 20 };
+}
+
+/** The greedy answer; its first token follows from the prompt, which every method saw whole. */
+async function answerFrom(
+  model: LlamaModel,
+  context: LlamaContext,
+  full: readonly number[],
+  maxTokens: number,
+): Promise<string> {
+  const first = full.slice(0, 1);
+  if (first.length === 0) return "";
+  await context.prefill(first);
+  const { tokens } = await greedy(context, maxTokens - 1);
+  return model.tokenizer.detokenize([...first, ...tokens]).trim();
+}
+
+/** A context that holds as many tokens as `compressed` does, none of them dropped. */
+async function sameLength(
+  model: LlamaModel,
+  compressed: LlamaContext,
+  prompt: Int32Array<ArrayBuffer>,
+  settings: { contextSize: number; threads?: number },
+): Promise<LlamaContext> {
+  const native = model.createContext(settings);
+  try {
+    await native.prefill(prompt.subarray(0, compressed.cellCount()));
+    return native;
+  } catch (error) {
+    native[Symbol.dispose]();
+    throw error;
+  }
+}
+
+/** Tokens a second of each context, measured in alternating turns. */
+async function decodeRates(contexts: readonly LlamaContext[]): Promise<number[]> {
+  const seconds = contexts.map(() => [] as number[]);
+  for (let turn = 0; turn < TIMED_TURNS; turn++) {
+    for (const [i, context] of contexts.entries()) {
+      seconds[i]!.push(await decodeSeconds(context, TOKENS_PER_TURN));
+    }
+  }
+  return seconds.map((turns) => TOKENS_PER_TURN / median(turns));
+}

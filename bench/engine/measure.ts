@@ -1,0 +1,77 @@
+/**
+ * What is measured on a context, with the same steps for every method.
+ *
+ * @module
+ */
+import type { LlamaContext } from "chunkkv/llama-cpp";
+import { klDivergence, logSoftmax } from "../metrics/divergence.ts";
+
+/**
+ * Greedy text from where the sequence ends.
+ *
+ * @returns The text and its tokens, all of them in the cache.
+ */
+export async function greedy(
+  context: LlamaContext,
+  maxTokens: number,
+): Promise<{ text: string; tokens: readonly number[] }> {
+  const pieces = context.generate({ maxTokens, temperature: 0 });
+  let text = "";
+  for (;;) {
+    const { done, value } = await pieces.next();
+    if (done) return { text: text.trim(), tokens: value.tokens };
+    text += value;
+  }
+}
+
+/**
+ * Log-probabilities before each of `tokens` but the first, which the prompt alone decides: the
+ * tokens are put in whatever the model itself would say.
+ */
+export async function teacherForced(
+  context: LlamaContext,
+  tokens: readonly number[],
+): Promise<Float64Array[]> {
+  const distributions: Float64Array[] = [];
+  for (const token of tokens.slice(0, -1)) {
+    await context.prefill([token]);
+    distributions.push(logSoftmax(context.logits()));
+  }
+  return distributions;
+}
+
+/** Mean KL(reference || other) over positions, in nats; null without any. */
+export function meanDivergence(
+  reference: readonly Float64Array[],
+  other: readonly Float64Array[],
+): number | null {
+  if (reference.length === 0) return null;
+  const sum = reference.reduce((total, p, i) => total + klDivergence(p, other[i]!), 0);
+  return sum / reference.length;
+}
+
+/**
+ * Seconds that `tokens` decoding steps take, whatever the model says in them.
+ *
+ * @param context A context whose sequence 0 has logits; it is `tokens` longer afterwards.
+ * @param tokens Steps; the end of the answer does not end them.
+ */
+export async function decodeSeconds(context: LlamaContext, tokens: number): Promise<number> {
+  const length = context.tokenCount();
+  const start = performance.now();
+  const pieces = context.generate({ maxTokens: tokens, temperature: 0, ignoreEnd: true });
+  for await (const _ of pieces);
+  const seconds = (performance.now() - start) / 1000;
+  const generated = context.tokenCount() - length;
+  if (generated !== tokens) {
+    throw new Error(`Expected ${tokens} decoded tokens but found ${generated}`);
+  }
+  return seconds;
+}
+
+/** The middle of `values`; the mean of the two middle ones if their number is even. */
+export function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const half = Math.floor(sorted.length / 2);
+  return sorted.length % 2 ? sorted[half]! : (sorted[half - 1]! + sorted[half]!) / 2;
+}

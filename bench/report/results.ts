@@ -1,0 +1,61 @@
+/**
+ * What `--json FILE` writes: one shape for every command.
+ *
+ * @module
+ */
+import { cpus, totalmem } from "node:os";
+import { VERSION } from "../version.ts";
+import { UsageError } from "../usage.ts";
+
+/** Where the numbers were measured. */
+export interface Machine {
+  os: string;
+  arch: string;
+  cpu: string;
+  cores: number;
+  memory_gib: number;
+}
+
+/** One command's outcome. */
+export interface Results<Row> {
+  command: string;
+  version: string;
+  machine: Machine;
+  model: string | null;
+  args: Record<string, unknown>;
+  rows: Row[];
+}
+
+/** This machine, as far as the operating system says. */
+export function machine(): Machine {
+  const list = cpus();
+  return {
+    os: Deno.build.os,
+    arch: Deno.build.arch,
+    cpu: list[0]?.model.trim() ?? "unknown",
+    cores: list.length,
+    memory_gib: Math.round(totalmem() / 2 ** 30),
+  };
+}
+
+/** Rows with what is needed to read them later. */
+export function results<Row>(
+  command: string,
+  model: string | null,
+  args: Record<string, unknown>,
+  rows: Row[],
+): Results<Row> {
+  return { command, version: VERSION, machine: machine(), model, args, rows };
+}
+
+/** Writes results as JSON; a path that cannot be written is bad usage. */
+export async function writeJson<Row>(path: string, value: Results<Row>): Promise<void> {
+  try {
+    await Deno.writeTextFile(path, JSON.stringify(value, null, 2) + "\n");
+  } catch (cause) {
+    throw new UsageError(
+      `Expected --json to name a writable file but found "${path}": ${(cause as Error).message}`,
+      { cause },
+    );
+  }
+}

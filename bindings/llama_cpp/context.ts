@@ -1,0 +1,314 @@
+/**
+ * A context: a model's KV cache with the sequences in it.
+ *
+ * @module
+ */
+import { check, STATUS, unwrap } from "../../ffi/status.ts";
+import {
+  type CompressionReport,
+  type CompressOptions,
+  type LayerIndices,
+  packCompression,
+  packIndices,
+  readReport,
+} from "./compression.ts";
+import { type LlamaContextOptions, packContextParams } from "./context_options.ts";
+import { busy, generate, type GenerateOptions, type GenerateResult } from "./generate.ts";
+import type { LlamaModel } from "./model.ts";
+import { bridge, Handle, readText } from "./native.ts";
+import { prefill, type PrefillOptions, type PrefillReport } from "./prefill.ts";
+import { type PromptInput, PromptReader } from "./prompt.ts";
+import { CONTEXT_INFO, packStruct, readStruct, REPORT } from "./structs.ts";
+import { checkTokens } from "./tokenizer.ts";
+
+/**
+ * The KV cache of a model, with one or more sequences in it. Made by `LlamaModel.createContext`.
+ *
+ * One call at a time: a second one meanwhile throws `busy`. Methods take the number of a sequence,
+ * by default 0.
+ */
+export class LlamaContext implements Disposable {
+  readonly #model: LlamaModel;
+  readonly #modelHandle: Handle;
+  readonly #handle: Handle;
+  readonly #prompts: PromptReader;
+  /** Tokens that the cache has room for, all sequences together. */
+  readonly contextSize: number;
+  /** Most tokens that go to the engine at once. */
+  readonly batchSize: number;
+  /** Sequences that can be in the cache at once. */
+  readonly sequences: number;
+  /** Threads that compute. */
+  readonly threads: number;
+
+  /**
+   * @param model The model.
+   * @param modelHandle Its handle.
+   * @param options Settings.
+   */
+  constructor(model: LlamaModel, modelHandle: Handle, options: LlamaContextOptions) {
+    const native = bridge();
+    const params = packContextParams(options);
+    this.#model = model;
+    this.#modelHandle = modelHandle;
+    this.#prompts = new PromptReader(model);
+    this.#handle = new Handle(
+      "a context",
+      native.ckv_llama_context_new(modelHandle.pointer),
+      (pointer) => native.ckv_llama_context_free(pointer),
+    );
+    try {
+      this.#unwrap(native.ckv_llama_context_init(this.#handle.pointer, params));
+      const packed = packStruct(CONTEXT_INFO, {});
+      this.#unwrap(native.ckv_llama_context_get_info(this.#handle.pointer, packed));
+      const info = readStruct(CONTEXT_INFO, packed);
+      this.contextSize = info.context_size;
+      this.batchSize = info.batch_size;
+      this.sequences = info.num_sequences;
+      this.threads = info.num_threads;
+    } catch (error) {
+      this.#handle.dispose();
+      throw error;
+    }
+  }
+
+  /**
+   * Adds a prompt to the end of a sequence.
+   *
+   * @param input A text, its tokens, or chat messages. Messages are written with the model's chat
+   * template; later ones continue the conversation, the assistant's generated turns included.
+   * @param options Settings.
+   * @returns What it did.
+   * @throws {ChunkKvError} `invalid_argument` if the prompt is empty or has more tokens than the
+   * context; `engine` if the cache is full; `cancelled`. The sequence is then as it was.
+   */
+  async prefill(input: PromptInput, options: PrefillOptions = {}): Promise<PrefillReport> {
+    const sequence = options.sequence ?? 0;
+    const isFirst = this.tokenCount(sequence) === 0;
+    const { tokens, accept } = this.#prompts.read(input, sequence, isFirst);
+    const report = await prefill(
+      this.#handle,
+      tokens,
+      this.batchSize,
+      (status) => this.#unwrap(status),
+      options,
+    );
+    accept();
+    return report;
+  }
+
+  /**
+   * Keeps the tokens of a sequence that matter most, in every layer its own, and frees the rest of
+   * its cache. Positions go on as if nothing had been dropped. Keeping everything does nothing.
+   *
+   * @param options What to keep.
+   * @returns What it did.
+   * @throws {ChunkKvError} `invalid_argument` if a setting is out of its range or the sequence is too
+   * short for it; `unsupported` if the model, the context or the sequence cannot be compressed. The
+   * sequence is then as it was.
+   */
+  compress(options: CompressOptions): CompressionReport {
+    const { sequence, params, keep, report } = packCompression(options);
+    const start = performance.now();
+    this.#unwrap(
+      bridge().ckv_llama_compress(this.#idle(), sequence, params, keep, report),
+    );
+    return readReport(this.#handle, report, performance.now() - start);
+  }
+
+  /**
+   * The same as {@linkcode compress} on another thread.
+   *
+   * @param options What to keep.
+   * @returns What it did.
+   * @throws {ChunkKvError} As `compress`.
+   */
+  async compressAsync(options: CompressOptions): Promise<CompressionReport> {
+    const { sequence, params, keep, report } = packCompression(options);
+    const start = performance.now();
+    this.#idle();
+    const status = await this.#handle.run((pointer) =>
+      bridge().ckv_llama_compress_async(pointer, sequence, params, keep, report)
+    );
+    this.#unwrap(status);
+    return readReport(this.#handle, report, performance.now() - start);
+  }
+
+  /**
+   * Keeps given tokens of a sequence.
+   *
+   * @param layers For each layer (those without a sliding window, by rising number) indices into the
+   * cached tokens, rising, the last one the newest token; one set, or one per kv head. All layers
+   * keep equally many.
+   * @param options `sequence`: which one.
+   * @returns What it did.
+   * @throws {ChunkKvError} As `compress`.
+   */
+  compact(layers: LayerIndices, options: { sequence?: number } = {}): CompressionReport {
+    const { numLayers, numHeads, numKept, data } = packIndices(layers);
+    const report = packStruct(REPORT, {});
+    const start = performance.now();
+    this.#unwrap(
+      bridge().ckv_llama_compact(
+        this.#idle(),
+        options.sequence ?? 0,
+        numLayers,
+        numHeads,
+        numKept,
+        data,
+        report,
+      ),
+    );
+    return readReport(this.#handle, report, performance.now() - start);
+  }
+
+  /**
+   * Generates text from where a sequence ends, after its prompt.
+   *
+   * @param options Settings.
+   * @returns Pieces of text, whole characters each; at the end how it ended.
+   * @throws {ChunkKvError} `cancelled`; `engine` if the cache is full; `invalid_argument`.
+   */
+  generate(options: GenerateOptions = {}): AsyncGenerator<string, GenerateResult, void> {
+    const sequence = options.sequence ?? 0;
+    return generate({
+      model: this.#modelHandle,
+      context: this.#handle,
+      tokenizer: this.#model.tokenizer,
+      unwrapStatus: (status) => this.#unwrap(status),
+      onPiece: (piece) => this.#prompts.hear(piece, sequence),
+    }, options);
+  }
+
+  /**
+   * The logits after the newest token of a sequence: a copy, one for each token that the model knows.
+   *
+   * @param sequence Which sequence.
+   * @returns The logits.
+   * @throws {ChunkKvError} `invalid_argument` if the sequence is empty or was cut.
+   */
+  logits(sequence = 0): Float32Array<ArrayBuffer> {
+    const logits = new Float32Array(this.#model.tokenizer.vocabSize);
+    this.#unwrap(bridge().ckv_llama_logits(this.#idle(), sequence, logits, logits.length));
+    return logits;
+  }
+
+  /** Tokens that a sequence has seen; the next one gets this position. Compression leaves it alone. */
+  tokenCount(sequence = 0): number {
+    return this.#count(bridge().ckv_llama_sequence_length(this.#idle(), sequence));
+  }
+
+  /** Tokens of a sequence that are in the cache. */
+  cellCount(sequence = 0): number {
+    return this.#count(bridge().ckv_llama_sequence_cells(this.#idle(), sequence));
+  }
+
+  /** Bytes of keys and values that a sequence has in the cache. */
+  kvBytes(sequence = 0): number {
+    return this.#count(Number(bridge().ckv_llama_sequence_bytes(this.#idle(), sequence)));
+  }
+
+  /** The position of each cached token of a sequence, rising. */
+  positions(sequence = 0): Int32Array<ArrayBuffer> {
+    const positions = new Int32Array(this.cellCount(sequence));
+    this.#count(
+      bridge().ckv_llama_sequence_positions(this.#idle(), sequence, positions, positions.length),
+    );
+    return positions;
+  }
+
+  /** Empties a sequence. */
+  clear(sequence = 0): void {
+    this.remove(0, undefined, sequence);
+  }
+
+  /** Removes positions `from` up to and without `to`, by default to the end. */
+  remove(from: number, to?: number, sequence = 0): void {
+    checkPosition("from", from);
+    if (to !== undefined) checkPosition("to", to);
+    this.#unwrap(bridge().ckv_llama_sequence_remove(this.#idle(), sequence, from, to ?? -1));
+    this.#prompts.forget(sequence);
+  }
+
+  /**
+   * Makes sequence `to` a copy of `from`. They share the cache's cells, so neither can be compressed
+   * until the other is cleared.
+   */
+  copy(from: number, to: number): void {
+    this.#unwrap(bridge().ckv_llama_sequence_copy(this.#idle(), from, to));
+    this.#prompts.forget(to);
+  }
+
+  /** Adds `delta` to the positions of all tokens of a sequence; keys follow at the next decoding. */
+  shift(delta: number, sequence = 0): void {
+    check(Number.isInteger(delta), "delta to be an integer", delta);
+    this.#unwrap(bridge().ckv_llama_sequence_shift(this.#idle(), sequence, delta));
+  }
+
+  /** llama.cpp's serialised state of a sequence. */
+  saveState(sequence = 0): Uint8Array<ArrayBuffer> {
+    const size = this.#count(Number(bridge().ckv_llama_state_size(this.#idle(), sequence)));
+    const state = new Uint8Array(size);
+    const read = bridge().ckv_llama_state_get(this.#idle(), sequence, state, BigInt(size));
+    check(Number(read) === size, `${size} bytes of state`, read);
+    return state;
+  }
+
+  /**
+   * Replaces a sequence by a state of {@linkcode saveState}.
+   *
+   * @param state The state.
+   * @param options `sequence`: which one; `tokens`: its newest tokens, by which it can be compressed
+   * before the next prompt.
+   * @throws {ChunkKvError} `engine` if llama.cpp does not take it; the sequence may then be empty.
+   */
+  restoreState(
+    state: Uint8Array<ArrayBuffer>,
+    options: { sequence?: number; tokens?: ArrayLike<number> } = {},
+  ): void {
+    const { sequence = 0, tokens = [] } = options;
+    const newest = checkTokens(tokens, this.#model.tokenizer.vocabSize);
+    this.#prompts.forget(sequence);
+    this.#unwrap(
+      bridge().ckv_llama_state_set(
+        this.#idle(),
+        sequence,
+        state,
+        BigInt(state.length),
+        newest,
+        newest.length,
+      ),
+    );
+  }
+
+  /** Frees the cache, at the latest when a running call is back; that is asked to stop. */
+  [Symbol.dispose](): void {
+    if (this.#handle.isRunning && !this.#handle.isDisposed) {
+      bridge().ckv_llama_context_cancel(this.#handle.pointer);
+    }
+    this.#handle.dispose();
+  }
+
+  /** The context, while no call runs on another thread. */
+  #idle(): Deno.PointerObject {
+    if (this.#handle.isRunning) throw busy();
+    return this.#handle.pointer;
+  }
+
+  #unwrap(status: number): void {
+    if (status === STATUS.ok) return;
+    const text = this.#handle.isDisposed
+      ? "The context was disposed of meanwhile"
+      : readText(bridge().ckv_llama_context_error(this.#handle.pointer));
+    unwrap(status, text || busy().message);
+  }
+
+  #count(value: number): number {
+    if (value < 0) this.#unwrap(STATUS.invalid_argument);
+    return value;
+  }
+}
+
+function checkPosition(name: string, position: number): void {
+  check(Number.isInteger(position) && position >= 0, `${name} to be a position`, position);
+}

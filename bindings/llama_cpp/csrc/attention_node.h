@@ -1,0 +1,15 @@
+// Reads a flash-attention node: which cache layer it attends to, and how.
+#ifndef CKVL_ATTENTION_NODE_H
+#define CKVL_ATTENTION_NODE_H
+
+#include "capture.h"
+
+// Fills in every field of *layer that the node tells (not queries, rows, next and mask).
+// CKV_ERROR_UNSUPPORTED: attention of a kind that cannot be compacted.
+ckv_status ckvl_attention_read(const ckvl_api *api, const struct ggml_tensor *node,
+                               ckvl_layer *layer, ckvl_error *error);
+
+// The ckv_dtype of a ggml type, -1 if there is none.
+int32_t ckvl_dtype(enum ggml_type type);
+
+#endif

@@ -1,0 +1,200 @@
+#include "capture.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "attention_node.h"
+
+#define F16_MINUS_INFINITY 0xFC00u
+#define F16_MAGNITUDE 0x7FFFu
+
+void ckvl_capture_init(ckvl_capture *capture, const ckvl_api *api) {
+  memset(capture, 0, sizeof *capture);
+  capture->api = api;
+  capture->next = -1;
+}
+
+void ckvl_capture_free(ckvl_capture *capture) {
+  for (int32_t l = 0; l < capture->num_layers; l++) free(capture->layers[l].queries);
+  for (int32_t m = 0; m < CKVL_MAX_MASKS; m++) free(capture->masks[m].cells);
+  free(capture->layers);
+  ckvl_capture_init(capture, capture->api);
+}
+
+void ckvl_capture_forget(ckvl_capture *capture) {
+  capture->next = -1;
+  capture->rows = 0;
+  for (int32_t l = 0; l < capture->num_layers; l++) capture->layers[l].rows = 0;
+  for (int32_t m = 0; m < CKVL_MAX_MASKS; m++) {
+    capture->masks[m].tensor = NULL;
+    capture->masks[m].count = 0;
+  }
+}
+
+// The layer that the node attends to, new or known; NULL with the reason set if it cannot be used.
+static ckvl_layer *find_layer(ckvl_capture *capture, const struct ggml_tensor *node) {
+  ckvl_layer found;
+  memset(&found, 0, sizeof found);
+  capture->status = ckvl_attention_read(capture->api, node, &found, &capture->reason);
+  if (capture->status) return NULL;
+  int32_t at = 0;
+  while (at < capture->num_layers && capture->layers[at].index < found.index) at++;
+  ckvl_layer *layer = &capture->layers[at];
+  if (at < capture->num_layers && layer->index == found.index) {
+    if (layer->keys == found.keys && layer->values == found.values &&
+        layer->num_q_heads == found.num_q_heads && layer->key_dim == found.key_dim) {
+      return layer;
+    }
+    capture->status = ckvl_fail(&capture->reason, CKV_ERROR_UNSUPPORTED,
+                                "Expected one attention per layer but layer %d has two kinds",
+                                found.index);
+    return NULL;
+  }
+  if (capture->num_layers == capture->capacity) {
+    const int32_t capacity = capture->capacity ? 2 * capture->capacity : 32;
+    ckvl_layer *grown = realloc(capture->layers, sizeof *grown * (size_t)capacity);
+    if (!grown) {
+      capture->status = ckvl_fail_memory(&capture->reason, sizeof *grown * (size_t)capacity);
+      return NULL;
+    }
+    capture->layers = grown;
+    capture->capacity = capacity;
+  }
+  const size_t bytes = sizeof(float) * CKVL_WINDOW * (size_t)found.num_q_heads *
+                       (size_t)found.key_dim;
+  found.queries = malloc(bytes);
+  if (!found.queries) {
+    capture->status = ckvl_fail_memory(&capture->reason, bytes);
+    return NULL;
+  }
+  layer = &capture->layers[at];
+  memmove(layer + 1, layer, sizeof *layer * (size_t)(capture->num_layers - at));
+  found.next = capture->next;
+  *layer = found;
+  capture->num_layers++;
+  return layer;
+}
+
+// Rows of the node that are wanted: always its newest.
+static int32_t wanted_rows(const ckvl_capture *capture, const ckvl_layer *layer, int32_t tokens) {
+  int64_t rows = (int64_t)layer->next + tokens - capture->from;
+  if (rows > tokens) rows = tokens;
+  return (int32_t)(rows > CKVL_WINDOW ? CKVL_WINDOW : rows);
+}
+
+static void append_queries(const ckvl_capture *capture, ckvl_layer *layer,
+                           const struct ggml_tensor *queries, int32_t rows) {
+  const size_t row = (size_t)layer->num_q_heads * (size_t)layer->key_dim;
+  const size_t head_bytes = sizeof(float) * (size_t)layer->key_dim;
+  const bool packed = queries->nb[2] == head_bytes;
+  int32_t kept = layer->rows + rows > CKVL_WINDOW ? CKVL_WINDOW - rows : layer->rows;
+  memmove(layer->queries, layer->queries + row * (size_t)(layer->rows - kept),
+          sizeof(float) * row * (size_t)kept);
+  for (int64_t t = queries->ne[1] - rows; t < queries->ne[1]; t++, kept++) {
+    float *to = layer->queries + row * (size_t)kept;
+    const size_t from = (size_t)t * queries->nb[1];
+    if (packed) {
+      capture->api->ggml_backend_tensor_get(queries, to, from, sizeof(float) * row);
+      continue;
+    }
+    for (int32_t h = 0; h < layer->num_q_heads; h++) {
+      capture->api->ggml_backend_tensor_get(queries, to + (size_t)h * (size_t)layer->key_dim,
+                                            from + (size_t)h * queries->nb[2], head_bytes);
+    }
+  }
+  layer->rows = kept;
+}
+
+// Reads the row of the node's newest token.
+static ckv_status read_mask(ckvl_capture *capture, ckvl_mask *mask, const struct ggml_tensor *tensor,
+                            int64_t row) {
+  const int32_t cells = (int32_t)tensor->ne[0];
+  if (mask->capacity < cells) {
+    int32_t *grown = realloc(mask->cells, sizeof *grown * (size_t)cells);
+    if (!grown) return ckvl_fail_memory(&capture->reason, sizeof *grown * (size_t)cells);
+    mask->cells = grown;
+    mask->capacity = cells;
+  }
+  // The halves are read into the upper part of the list, which the indices then overwrite.
+  uint16_t *halves = (uint16_t *)(void *)mask->cells + cells;
+  capture->api->ggml_backend_tensor_get(tensor, halves, (size_t)row * tensor->nb[1],
+                                        sizeof *halves * (size_t)cells);
+  mask->count = 0;
+  for (int32_t i = 0; i < cells; i++) {
+    uint16_t half;
+    memcpy(&half, &halves[i], sizeof half);
+    if (half == F16_MINUS_INFINITY) continue;
+    if (half & F16_MAGNITUDE) {
+      return ckvl_fail(&capture->reason, CKV_ERROR_UNSUPPORTED,
+                       "Expected a mask of 0 and -inf but found other values");
+    }
+    mask->cells[mask->count++] = i;
+  }
+  return CKV_OK;
+}
+
+// The mask of the layer; read once for all layers that share it.
+static ckv_status note_mask(ckvl_capture *capture, ckvl_layer *layer,
+                            const struct ggml_tensor *tensor, int64_t row) {
+  int32_t m = 0;
+  while (m < CKVL_MAX_MASKS && capture->masks[m].tensor != tensor) m++;
+  // Tensors of earlier graphs are gone: their slots are free.
+  for (int32_t i = 0; m == CKVL_MAX_MASKS && i < CKVL_MAX_MASKS; i++) {
+    if (!capture->masks[i].tensor || capture->masks[i].next != layer->next) m = i;
+  }
+  if (m == CKVL_MAX_MASKS) {
+    return ckvl_fail(&capture->reason, CKV_ERROR_UNSUPPORTED,
+                     "Expected at most %d attention masks but found another in layer %d",
+                     CKVL_MAX_MASKS, layer->index);
+  }
+  layer->mask = m;
+  ckvl_mask *mask = &capture->masks[m];
+  if (mask->tensor == tensor && mask->next == layer->next) return CKV_OK;
+  mask->tensor = tensor;
+  mask->next = layer->next;
+  return read_mask(capture, mask, tensor, row);
+}
+
+bool ckvl_capture_node(struct ggml_tensor *node, bool ask, void *user_data) {
+  ckvl_capture *capture = user_data;
+  if (node->op != GGML_OP_FLASH_ATTN_EXT || capture->status) return !ask;
+  ckvl_layer *layer = find_layer(capture, node);
+  if (!layer) return !ask;
+  const int32_t tokens = (int32_t)node->src[0]->ne[1];
+  const int32_t rows = wanted_rows(capture, layer, tokens);
+  if (ask && rows > 0) return true;
+  layer->next += tokens;
+  if (rows > 0) {
+    append_queries(capture, layer, node->src[0], rows);
+    capture->status = note_mask(capture, layer, node->src[3], tokens - 1);
+  }
+  return !ask;
+}
+
+void ckvl_capture_begin(ckvl_capture *capture, llama_pos first, int32_t tokens, llama_pos from) {
+  if (capture->next != first) ckvl_capture_forget(capture);
+  // Only the newest rows are kept anyway.
+  const llama_pos newest = first + tokens - CKVL_WINDOW;
+  capture->from = from > newest ? from : newest;
+  capture->next = first;
+  capture->status = CKV_OK;
+  for (int32_t l = 0; l < capture->num_layers; l++) capture->layers[l].next = first;
+}
+
+void ckvl_capture_end(ckvl_capture *capture, llama_pos next, bool decoded) {
+  for (int32_t l = 0; l < capture->num_layers && !capture->status && decoded; l++) {
+    const ckvl_layer *layer = &capture->layers[l];
+    // More rows than tokens: several layers attend to one layer's cache. Fewer: only some tokens.
+    if (layer->next != next || layer->rows != capture->layers[0].rows) {
+      capture->status = ckvl_fail(&capture->reason, CKV_ERROR_UNSUPPORTED,
+                                  "Expected one query per token and layer but layer %d has %s",
+                                  layer->index, layer->next > next ? "more" : "fewer");
+    }
+  }
+  if (!decoded || capture->status) {
+    ckvl_capture_forget(capture);
+    return;
+  }
+  capture->next = next;
+  capture->rows = capture->num_layers ? capture->layers[0].rows : 0;
+}

@@ -1,0 +1,67 @@
+// Sees attention from inside the engine: the queries of a sequence's newest tokens, which cells
+// they see, and where each layer's keys and values are. Works through the scheduler's eval callback
+// (ggml_backend_sched_eval_callback) on nodes of GGML_OP_FLASH_ATTN_EXT.
+#ifndef CKVL_CAPTURE_H
+#define CKVL_CAPTURE_H
+
+#include "error.h"
+#include "llama_api.h"
+
+#define CKVL_WINDOW 64      // rows kept: the largest observation window of chunkkv.h
+#define CKVL_MAX_MASKS 2    // one cache has one mask; models with sliding windows have two caches
+#define CKVL_MAX_LAYERS 1024
+
+// One layer of the cache, as its attention node showed it.
+typedef struct ckvl_layer {
+  int32_t index;  // N of its tensor cache_k_l<N>
+  int32_t num_q_heads;
+  int32_t num_kv_heads;
+  int32_t key_dim;    // of one head
+  int32_t value_dim;  // of one head
+  int32_t mask;       // which of the capture's masks it used last
+  float scale;
+  float logit_softcap;
+  struct ggml_tensor *keys;    // [num_kv_heads * key_dim, cells]
+  struct ggml_tensor *values;  // [num_kv_heads * value_dim, cells]
+  float *queries;              // [CKVL_WINDOW][num_q_heads][key_dim], `rows` of them, newest last
+  int32_t rows;
+  llama_pos next;  // position after the newest row seen
+} ckvl_layer;
+
+// A mask's last row: the cells that the newest token sees, by index, rising.
+typedef struct ckvl_mask {
+  const struct ggml_tensor *tensor;
+  llama_pos next;  // position after the token whose row it is
+  int32_t *cells;
+  int32_t count, capacity;
+} ckvl_mask;
+
+// What is known of one sequence.
+typedef struct ckvl_capture {
+  const ckvl_api *api;
+  ckvl_layer *layers;  // by rising index
+  int32_t num_layers, capacity;
+  ckvl_mask masks[CKVL_MAX_MASKS];
+  llama_pos from;    // rows before this position are not wanted
+  llama_pos next;    // position after the newest captured row; -1: nothing captured
+  int32_t rows;      // rows of every layer
+  ckv_status status; // of the last begin..end: why there is nothing, in `reason`
+  ckvl_error reason;
+} ckvl_capture;
+
+void ckvl_capture_init(ckvl_capture *capture, const ckvl_api *api);
+void ckvl_capture_free(ckvl_capture *capture);
+
+// Forgets rows and cells, not the layers.
+void ckvl_capture_forget(ckvl_capture *capture);
+
+// Around a decode call with `tokens` tokens of the sequence from position `first` on, in order, and
+// of no other sequence. Rows from position `from` on are captured, at most the newest CKVL_WINDOW;
+// they join those of the call before if nothing lies between.
+void ckvl_capture_begin(ckvl_capture *capture, llama_pos first, int32_t tokens, llama_pos from);
+void ckvl_capture_end(ckvl_capture *capture, llama_pos next, bool decoded);
+
+// The eval callback between begin and end; user_data is the capture.
+bool ckvl_capture_node(struct ggml_tensor *node, bool ask, void *user_data);
+
+#endif

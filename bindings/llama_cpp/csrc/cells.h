@@ -1,0 +1,24 @@
+// Where a sequence's tokens are in the engine's unified cache: cell and position of each.
+#ifndef CKVL_CELLS_H
+#define CKVL_CELLS_H
+
+#include "error.h"
+#include "llama_api.h"
+
+typedef struct ckvl_cells {
+  int32_t count;
+  int32_t *cell;       // [count] cell of each token, tokens by rising position
+  llama_pos *pos;      // [count]
+  bool is_shared;      // some cell belongs to another sequence as well
+} ckvl_cells;
+
+// Reads the positions of a sequence's cells; *cells is to be freed. `index` has the sequence's cells
+// by index, rising, `count` of them; NULL: only `count`, `pos` and `is_shared` are filled in.
+// The engine is asked for its metadata alone, no keys or values are copied.
+ckv_status ckvl_cells_read(const ckvl_api *api, struct llama_context *ctx, llama_seq_id seq,
+                           const int32_t *index, int32_t count, ckvl_cells *cells,
+                           ckvl_error *error);
+
+void ckvl_cells_free(ckvl_cells *cells);
+
+#endif

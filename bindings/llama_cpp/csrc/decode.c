@@ -1,0 +1,179 @@
+// Tokens into the engine, and what is noted of them.
+#include <stdlib.h>
+#include <string.h>
+
+#include "log.h"
+#include "objects.h"
+
+void ckvl_sequence_truncate(ckvl_sequence *sequence, llama_pos from) {
+  if (from >= sequence->next) return;
+  const int32_t removed = sequence->next - from;
+  sequence->num_tokens = sequence->num_tokens > removed ? sequence->num_tokens - removed : 0;
+  sequence->next = from;
+  sequence->has_logits = false;
+  ckvl_capture_forget(&sequence->capture);
+}
+
+void ckvl_sequence_clear(ckvl_sequence *sequence) {
+  sequence->next = 0;
+  sequence->num_tokens = 0;
+  sequence->has_logits = false;
+  sequence->shift_pending = false;
+  ckvl_capture_forget(&sequence->capture);
+}
+
+// Room for the notes of a decode call, before it runs.
+static ckv_status reserve(ckv_llama_context *context, ckvl_sequence *sequence, int32_t num_tokens,
+                          bool want_logits) {
+  const int32_t needed = sequence->num_tokens + num_tokens;
+  if (needed > sequence->token_capacity) {
+    const int32_t capacity = needed + needed / 2;
+    int32_t *grown = realloc(sequence->tokens, sizeof *grown * (size_t)capacity);
+    if (!grown) return ckvl_fail_memory(&context->error, sizeof *grown * (size_t)capacity);
+    sequence->tokens = grown;
+    sequence->token_capacity = capacity;
+  }
+  if (want_logits && !sequence->logits) {
+    const ckv_llama_model *model = context->model;
+    const size_t bytes =
+        sizeof(float) * (size_t)model->engine->host.llama_vocab_n_tokens(model->vocab);
+    sequence->logits = malloc(bytes);
+    if (!sequence->logits) return ckvl_fail_memory(&context->error, bytes);
+  }
+  return CKV_OK;
+}
+
+static ckv_status fail_decode(ckv_llama_context *context, int32_t result, int32_t num_tokens) {
+  switch (result) {
+    case 1:
+      return ckvl_fail(&context->error, CKV_ERROR_ENGINE,
+                       "Expected free cells for %d more tokens in the context's %u but found too "
+                       "few: compress a sequence, remove one, or make a larger context",
+                       num_tokens, context->model->engine->host.llama_n_ctx(context->ctx));
+    case 2:
+      return ckvl_fail(&context->error, CKV_ERROR_CANCELLED, "Decoding was cancelled");
+    case -1:
+      return ckvl_fail(&context->error, CKV_ERROR_INVALID_ARGUMENT,
+                       "Expected tokens that the engine takes but found: %s", ckvl_log_text());
+    default:
+      return ckvl_fail(&context->error, CKV_ERROR_ENGINE,
+                       "Expected the engine to decode %d tokens but it returned %d: %s", num_tokens,
+                       result, ckvl_log_text());
+  }
+}
+
+static int32_t run_engine(ckv_llama_context *context, int32_t s, const int32_t *tokens,
+                          int32_t num_tokens, bool want_logits) {
+  llama_seq_id owner = s;
+  for (int32_t i = 0; i < num_tokens; i++) {
+    context->positions[i] = context->sequences[s].next + i;
+    context->owner_counts[i] = 1;
+    context->owners[i] = &owner;
+    context->outputs[i] = want_logits && i == num_tokens - 1;
+  }
+  const struct llama_batch batch = {
+      .n_tokens = num_tokens,
+      .token = (llama_token *)(uintptr_t)tokens,  // only read
+      .pos = context->positions,
+      .n_seq_id = context->owner_counts,
+      .seq_id = context->owners,
+      .logits = context->outputs,
+  };
+  ckvl_log_clear();
+  return context->model->engine->host.llama_decode(context->ctx, batch);
+}
+
+ckv_status ckvl_decode(ckv_llama_context *context, int32_t s, const int32_t *tokens,
+                       int32_t num_tokens, llama_pos capture_from, bool want_logits) {
+  const ckv_llama_engine *engine = context->model->engine;
+  ckvl_sequence *sequence = &context->sequences[s];
+  if (num_tokens > INT32_MAX - sequence->next) {
+    return ckvl_fail(&context->error, CKV_ERROR_INVALID_ARGUMENT,
+                     "Expected positions below %d but found more", INT32_MAX);
+  }
+  const ckv_status status = reserve(context, sequence, num_tokens, want_logits);
+  if (status) return status;
+  const llama_pos end = sequence->next + num_tokens;
+  ckvl_capture *capture = end > capture_from ? &sequence->capture : NULL;
+  if (capture) ckvl_capture_begin(capture, sequence->next, num_tokens, capture_from);
+  context->recording = capture;
+  const int32_t result = run_engine(context, s, tokens, num_tokens, want_logits);
+  context->recording = NULL;
+  if (capture) ckvl_capture_end(capture, end, result == 0);
+  if (result != 0) {
+    // What was decoded before the failure goes again.
+    engine->api.llama_memory_seq_rm(context->memory, s, sequence->next, -1);
+    return fail_decode(context, result, num_tokens);
+  }
+  memcpy(sequence->tokens + sequence->num_tokens, tokens, sizeof *tokens * (size_t)num_tokens);
+  sequence->num_tokens += num_tokens;
+  sequence->next = end;
+  sequence->has_logits = want_logits;
+  // A decode call applies the shifts of all sequences first.
+  for (int32_t i = 0; i < context->num_sequences; i++) context->sequences[i].shift_pending = false;
+  if (want_logits) {
+    const float *logits = engine->host.llama_get_logits_ith(context->ctx, num_tokens - 1);
+    if (!logits) {
+      sequence->has_logits = false;
+      return ckvl_fail(&context->error, CKV_ERROR_ENGINE,
+                       "Expected logits for the newest token but the engine has none");
+    }
+    memcpy(sequence->logits, logits,
+           sizeof *logits * (size_t)engine->host.llama_vocab_n_tokens(context->model->vocab));
+  }
+  return CKV_OK;
+}
+
+// The cells of the newest `rows` tokens must be theirs alone to be decoded again, and the layers with
+// a sliding window must still hold what the first of them sees.
+static ckv_status check_refresh(ckv_llama_context *context, int32_t s, int32_t rows) {
+  const ckv_llama_engine *engine = context->model->engine;
+  const ckvl_sequence *sequence = &context->sequences[s];
+  ckvl_cells cells;
+  const ckv_status status =
+      ckvl_cells_read(&engine->api, context->ctx, s, NULL, 0, &cells, &context->error);
+  if (status) return status;
+  const bool shared = cells.is_shared;
+  const bool unbroken = cells.count >= rows && sequence->num_tokens >= rows &&
+                        cells.pos[cells.count - rows] == sequence->next - rows;
+  const llama_pos oldest = cells.count ? cells.pos[0] : 0;
+  ckvl_cells_free(&cells);
+  const int32_t window = engine->host.llama_model_n_swa(context->model->model);
+  llama_pos seen = window > 0 ? sequence->next - rows - window + 1 : 0;
+  if (seen < oldest) seen = oldest;
+  const bool in_reach =
+      window <= 0 || engine->host.llama_memory_seq_pos_min(context->memory, s) <= seen;
+  if (!shared && unbroken && in_reach) return CKV_OK;
+  return ckvl_fail(&context->error, shared ? CKV_ERROR_UNSUPPORTED : CKV_ERROR_INVALID_ARGUMENT,
+                   "Expected to decode the newest %d tokens again, whose queries are needed, but "
+                   "found %s",
+                   rows,
+                   shared     ? "cells that a copy of the sequence shares"
+                   : unbroken ? "that their sliding window is gone"
+                              : "that they are not all known");
+}
+
+ckv_status ckvl_refresh_window(ckv_llama_context *context, int32_t s, int32_t rows,
+                               bool *was_needed) {
+  ckvl_sequence *sequence = &context->sequences[s];
+  const ckvl_capture *capture = &sequence->capture;
+  // What made the capture fail would make it fail again.
+  *was_needed = !capture->status && (capture->next != sequence->next || capture->rows < rows);
+  if (!*was_needed) return CKV_OK;
+  ckv_status status = check_refresh(context, s, rows);
+  if (status) return status;
+  int32_t again[CKVL_WINDOW];
+  memcpy(again, sequence->tokens + sequence->num_tokens - rows, sizeof *again * (size_t)rows);
+  const llama_pos end = sequence->next;
+  const bool had_logits = sequence->has_logits;
+  context->model->engine->api.llama_memory_seq_rm(context->memory, s, end - rows, -1);
+  ckvl_sequence_truncate(sequence, end - rows);
+  for (int32_t done = 0; done < rows && !status;) {
+    const int32_t left = rows - done;
+    const int32_t step = left < context->batch_size ? left : context->batch_size;
+    const bool is_last = done + step == rows;
+    status = ckvl_decode(context, s, again + done, step, end - rows, is_last && had_logits);
+    done += step;
+  }
+  return status;
+}

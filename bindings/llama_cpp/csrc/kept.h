@@ -1,0 +1,31 @@
+// Kept token indices of every compacted layer: all layers keep equally many, for they share cells.
+#ifndef CKVL_KEPT_H
+#define CKVL_KEPT_H
+
+#include "error.h"
+
+typedef struct ckvl_kept {
+  int32_t num_layers;
+  int32_t max_heads;  // index sets that fit in a layer
+  int32_t capacity;   // indices that fit in a set
+  int32_t len;        // indices in each set
+  int32_t *layer;     // [num_layers] N of cache_k_l<N>
+  int32_t *heads;     // [num_layers] index sets of the layer: 1, or one per kv head
+  int32_t *indices;   // [num_layers][max_heads][capacity], rising
+} ckvl_kept;
+
+ckv_status ckvl_kept_init(ckvl_kept *kept, int32_t num_layers, int32_t max_heads, int32_t capacity,
+                          ckvl_error *error);
+void ckvl_kept_free(ckvl_kept *kept);
+
+// The first index set of a layer.
+int32_t *ckvl_kept_indices(const ckvl_kept *kept, int32_t layer);
+
+// Gives every set the length of the longest, lens[layer] being theirs: the shorter ones get the
+// newest of the `n` tokens that they lack.
+ckv_status ckvl_kept_level(ckvl_kept *kept, const int32_t *lens, int32_t n, ckvl_error *error);
+
+// Rising, inside 0 to n - 1, and with the newest token: the next one continues after it.
+ckv_status ckvl_kept_check(const ckvl_kept *kept, int32_t n, ckvl_error *error);
+
+#endif

@@ -1,0 +1,105 @@
+// What the bridge's objects hold.
+#ifndef CKVL_OBJECTS_H
+#define CKVL_OBJECTS_H
+
+#include <stdatomic.h>
+
+#include "bridge.h"
+#include "compaction.h"
+
+struct ckv_llama_engine {
+  atomic_int references;
+  ckvl_api api;
+  ckvl_host_api host;
+  char version[64];
+  bool is_open;
+  ckvl_error error;
+};
+
+struct ckv_llama_model {
+  atomic_int references;
+  ckv_llama_engine *engine;
+  struct llama_model *model;  // NULL until loaded
+  const struct llama_vocab *vocab;
+  atomic_int progress;  // in 1/65536
+  atomic_bool cancelled;
+  ckvl_error error;
+};
+
+// One sequence of a context.
+typedef struct ckvl_sequence {
+  ckvl_capture capture;
+  llama_pos next;         // position of the next token
+  int32_t *tokens;        // the newest tokens, up to position next - 1, oldest first
+  int32_t num_tokens, token_capacity;
+  float *logits;          // [vocab_size], NULL until the first prompt
+  bool has_logits;
+  bool shift_pending;
+} ckvl_sequence;
+
+// A prompt that is going in.
+typedef struct ckvl_prefill {
+  int32_t sequence;  // -1: none
+  llama_pos first;
+  int32_t num_tokens, done;
+  int32_t tokens_before;
+  bool had_logits;
+  uint8_t *sliding_blob;  // the sliding-window part of the state before, NULL if not needed
+  size_t sliding_bytes;
+} ckvl_prefill;
+
+struct ckv_llama_context {
+  ckv_llama_model *model;
+  struct llama_context *ctx;  // NULL until initialised
+  llama_memory_t memory;
+  ckv_context *ckv;
+  int32_t num_sequences, batch_size;
+  bool flash_attention;
+  ckvl_sequence *sequences;
+  ckvl_prefill prefill;
+  ckvl_capture *recording;  // that the eval callback serves now, NULL: none
+  ckvl_kept kept;           // of the last compression
+  // A batch's arrays, [batch_size].
+  llama_pos *positions;
+  int32_t *owner_counts;
+  llama_seq_id **owners;
+  int8_t *outputs;
+  atomic_flag busy;
+  atomic_bool cancelled;
+  ckvl_error error;
+};
+
+struct ckv_llama_sampler {
+  ckv_llama_model *model;
+  struct llama_sampler *chain;
+  llama_token_data *candidates;  // [vocab_size]
+  llama_token *ends;  // tokens that are never picked
+  int32_t num_ends;
+};
+
+void ckvl_engine_retain(ckv_llama_engine *engine);
+void ckvl_model_retain(ckv_llama_model *model);
+
+// Enters a call about a sequence: the context must be initialised and not inside another call nor,
+// unless it is a call about that, a prompt. Pairs with leave if it succeeds.
+ckv_status ckvl_enter(ckv_llama_context *context, int32_t sequence);
+ckv_status ckvl_enter_prefill(ckv_llama_context *context);
+ckv_status ckvl_leave(ckv_llama_context *context, ckv_status status);
+
+// Decodes tokens at the end of a sequence. Queries from position `capture_from` on are captured.
+// The newest token's logits are kept if `want_logits`. On failure the sequence ends where it did.
+ckv_status ckvl_decode(ckv_llama_context *context, int32_t sequence, const int32_t *tokens,
+                       int32_t num_tokens, llama_pos capture_from, bool want_logits);
+
+// Makes sure that the newest `rows` tokens have captured queries and cells that are still theirs:
+// decodes them again if not. *was_needed tells.
+ckv_status ckvl_refresh_window(ckv_llama_context *context, int32_t sequence, int32_t rows,
+                               bool *was_needed);
+
+// Forgets what is known of a sequence's tokens and queries from position `from` on.
+void ckvl_sequence_truncate(ckvl_sequence *sequence, llama_pos from);
+
+// The sequence is gone from the engine.
+void ckvl_sequence_clear(ckvl_sequence *sequence);
+
+#endif

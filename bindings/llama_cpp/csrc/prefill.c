@@ -1,0 +1,113 @@
+// A prompt, all of it or nothing.
+#include <stdlib.h>
+
+#include "objects.h"
+
+static void finish(ckvl_prefill *prefill) {
+  free(prefill->sliding_blob);
+  *prefill = (ckvl_prefill){.sequence = -1};
+}
+
+// Sliding windows forget what an undone prompt has pushed out of them, so it is kept here.
+static ckv_status save_sliding(ckv_llama_context *context, ckvl_prefill *prefill) {
+  const ckv_llama_engine *engine = context->model->engine;
+  const llama_state_seq_flags flags = LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY;
+  if (prefill->first == 0 || engine->host.llama_model_n_swa(context->model->model) <= 0) {
+    return CKV_OK;
+  }
+  prefill->sliding_bytes =
+      engine->api.llama_state_seq_get_size_ext(context->ctx, prefill->sequence, flags);
+  prefill->sliding_blob = malloc(prefill->sliding_bytes + 1);
+  if (!prefill->sliding_blob) return ckvl_fail_memory(&context->error, prefill->sliding_bytes);
+  const size_t read =
+      engine->api.llama_state_seq_get_data_ext(context->ctx, prefill->sliding_blob,
+                                               prefill->sliding_bytes, prefill->sequence, flags);
+  if (read == prefill->sliding_bytes) return CKV_OK;
+  return ckvl_fail(&context->error, CKV_ERROR_ENGINE,
+                   "Expected %zu bytes of sliding-window state but found %zu",
+                   prefill->sliding_bytes, read);
+}
+
+ckv_status ckv_llama_prefill_begin(ckv_llama_context *context, int32_t s, int32_t num_tokens) {
+  ckv_status status = ckvl_enter(context, s);
+  if (status) return status;
+  const ckvl_sequence *sequence = &context->sequences[s];
+  const int32_t cells = (int32_t)context->model->engine->host.llama_n_ctx(context->ctx);
+  if (num_tokens < 1 || num_tokens > cells) {
+    status = ckvl_fail(&context->error, CKV_ERROR_INVALID_ARGUMENT,
+                       "Expected a prompt of 1 to %d tokens, the context's size, but found %d",
+                       cells, num_tokens);
+    return ckvl_leave(context, status);
+  }
+  ckvl_prefill *prefill = &context->prefill;
+  *prefill = (ckvl_prefill){
+      .sequence = s,
+      .first = sequence->next,
+      .num_tokens = num_tokens,
+      .tokens_before = sequence->num_tokens,
+      .had_logits = sequence->has_logits,
+  };
+  status = save_sliding(context, prefill);
+  if (status) finish(prefill);
+  return ckvl_leave(context, status);
+}
+
+static ckv_status undo(ckv_llama_context *context) {
+  const ckvl_api *api = &context->model->engine->api;
+  ckvl_prefill *prefill = &context->prefill;
+  ckvl_sequence *sequence = &context->sequences[prefill->sequence];
+  const int32_t s = prefill->sequence;
+  ckv_status status = CKV_OK;
+  api->llama_memory_seq_rm(context->memory, s, prefill->first, -1);
+  if (prefill->sliding_blob &&
+      api->llama_state_seq_set_data_ext(context->ctx, prefill->sliding_blob,
+                                        prefill->sliding_bytes, s,
+                                        LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY) !=
+          prefill->sliding_bytes) {
+    api->llama_memory_seq_rm(context->memory, s, -1, -1);
+    ckvl_sequence_clear(sequence);
+    status = ckvl_fail(&context->error, CKV_ERROR_ENGINE,
+                       "Expected the engine to restore the sliding windows but it did not: the "
+                       "sequence was lost");
+  } else {
+    // The logits are still those of the token before: only a prompt's end replaces them.
+    sequence->next = prefill->first;
+    sequence->num_tokens = prefill->tokens_before;
+    sequence->has_logits = prefill->had_logits;
+    if (sequence->capture.next > prefill->first) ckvl_capture_forget(&sequence->capture);
+  }
+  finish(prefill);
+  return status;
+}
+
+ckv_status ckv_llama_prefill_undo(ckv_llama_context *context) {
+  const ckv_status status = ckvl_enter_prefill(context);
+  return status ? status : ckvl_leave(context, undo(context));
+}
+
+ckv_status ckv_llama_prefill_step(ckv_llama_context *context, const int32_t *tokens,
+                                  int32_t num_tokens) {
+  ckv_status status = ckvl_enter_prefill(context);
+  if (status) return status;
+  ckvl_prefill *prefill = &context->prefill;
+  const int32_t left = prefill->num_tokens - prefill->done;
+  const int32_t most = left < context->batch_size ? left : context->batch_size;
+  atomic_store(&context->cancelled, false);
+  if (num_tokens < 1 || num_tokens > most) {
+    status = ckvl_fail(&context->error, CKV_ERROR_INVALID_ARGUMENT,
+                       "Expected a step of 1 to %d tokens but found %d", most, num_tokens);
+  } else {
+    const llama_pos end = prefill->first + prefill->num_tokens;
+    status = ckvl_decode(context, prefill->sequence, tokens, num_tokens, end - CKVL_WINDOW,
+                         num_tokens == left);
+  }
+  if (status) {
+    // The step's own error text is the one to keep.
+    const ckvl_error error = context->error;
+    if (undo(context) == CKV_OK) context->error = error;
+    return ckvl_leave(context, status);
+  }
+  prefill->done += num_tokens;
+  if (prefill->done == prefill->num_tokens) finish(prefill);
+  return ckvl_leave(context, CKV_OK);
+}

@@ -1,0 +1,155 @@
+/**
+ * Descriptions to C structs, and the memory behind them kept alive while C has it.
+ *
+ * @module
+ */
+import { DEVICES, DTYPES } from "./enums.ts";
+import type { Kept } from "./kept.ts";
+import type { KvData } from "./data.ts";
+import type { KvView } from "./kv_view.ts";
+import type { QueryView } from "./query_view.ts";
+import type { Scores } from "./scores.ts";
+import { check } from "./status.ts";
+import { KEPT, KV_VIEW, packStruct, packStructs, QUERY_VIEW, SCORES } from "./structs.ts";
+
+/** A packed struct. */
+export type Packed = Uint8Array<ArrayBuffer>;
+
+/** What a native call reads or writes, held until the call has returned. */
+export class Held {
+  #items: ArrayBufferView[] = [];
+
+  /**
+   * Holds an array and tells its address.
+   *
+   * @param array The array; `undefined` and empty ones have address 0.
+   * @returns The address.
+   * @throws {ChunkKvError} `invalid_argument` if the memory may shrink under the call.
+   */
+  address(array: ArrayBufferView<ArrayBuffer> | undefined): bigint {
+    if (array === undefined || array.byteLength === 0) return 0n;
+    check(!array.buffer.resizable, "memory that does not shrink", "a resizable ArrayBuffer");
+    this.#items.push(array);
+    return Deno.UnsafePointer.value(Deno.UnsafePointer.of(array));
+  }
+
+  /** Lets go of everything. */
+  release(): void {
+    this.#items.length = 0;
+  }
+}
+
+/**
+ * Packs a `ckv_kv_view`.
+ *
+ * @param view The description.
+ * @param held Keeps its memory alive.
+ * @returns The packed struct.
+ * @throws {ChunkKvError} `invalid_argument` if an array is shorter than the sizes say.
+ */
+export function packKv(view: KvView, held: Held): Packed {
+  checkLens(view);
+  if (view.blockSize > 0) {
+    check(view.blockTable !== undefined, "a blockTable for blocks", "none");
+    checkLength("blockTable", view.blockTable, view.batch * view.maxBlocks);
+  }
+  return packStruct(KV_VIEW, {
+    ...memory(view.data, held),
+    dtype: DTYPES[view.dtype],
+    device: DEVICES[view.device],
+    batch: view.batch,
+    num_kv_heads: view.numKvHeads,
+    head_dim: view.headDim,
+    kv_len: view.kvLen,
+    block_size: view.blockSize,
+    stride_batch: view.strideBatch,
+    stride_head: view.strideHead,
+    stride_token: view.strideToken,
+    stride_block: view.strideBlock,
+    kv_lens: held.address(view.kvLens),
+    block_table: held.address(view.blockTable),
+    max_blocks: view.maxBlocks,
+    num_blocks: view.numBlocks,
+  });
+}
+
+/**
+ * Packs a `ckv_query_view`.
+ *
+ * @param view The description.
+ * @param held Keeps its memory alive.
+ * @returns The packed struct.
+ * @throws {ChunkKvError} `invalid_argument` if an array is shorter than the sizes say.
+ */
+export function packQueries(view: QueryView, held: Held): Packed {
+  if (view.logSumExp) {
+    checkLength("logSumExp", view.logSumExp, view.batch * view.numQHeads * view.window);
+  }
+  return packStruct(QUERY_VIEW, {
+    ...memory(view.data, held),
+    dtype: DTYPES[view.dtype],
+    device: DEVICES[view.device],
+    batch: view.batch,
+    num_q_heads: view.numQHeads,
+    window: view.window,
+    head_dim: view.headDim,
+    stride_batch: view.strideBatch,
+    stride_head: view.strideHead,
+    stride_row: view.strideRow,
+    log_sum_exp: held.address(view.logSumExp),
+  });
+}
+
+/**
+ * Packs a `ckv_scores`.
+ *
+ * @param scores Token scores.
+ * @param held Keeps their memory alive.
+ * @returns The packed struct.
+ * @throws {ChunkKvError} `invalid_argument` if an array is shorter than the sizes say.
+ */
+export function packScores(scores: Scores, held: Held): Packed {
+  checkLens(scores);
+  return packStruct(SCORES, {
+    batch: scores.batch,
+    num_heads: scores.numHeads,
+    kv_len: scores.kvLen,
+    kv_lens: held.address(scores.kvLens),
+    data: held.address(scores.data),
+    count: scores.data.length,
+  });
+}
+
+/**
+ * Packs an array of `ckv_kept`.
+ *
+ * @param kept Index sets, one per layer.
+ * @param held Keeps their memory alive.
+ * @returns The packed structs, one after the other.
+ */
+export function packKept(kept: readonly Kept[], held: Held): Packed {
+  return packStructs(
+    KEPT,
+    kept.map((one) => ({
+      batch: one.batch,
+      num_heads: one.numHeads,
+      capacity: one.capacity,
+      indices: held.address(one.data),
+      lens: held.address(one.lens),
+    })),
+  );
+}
+
+function memory(data: KvData, held: Held): { data: bigint; size_bytes: number } {
+  const address = "pointer" in data ? Deno.UnsafePointer.value(data.pointer) : held.address(data);
+  return { data: address, size_bytes: data.byteLength };
+}
+
+function checkLens({ kvLens, batch }: { kvLens?: Int32Array | undefined; batch: number }): void {
+  if (kvLens) checkLength("kvLens", kvLens, batch);
+}
+
+// C cannot see how long these arrays are.
+function checkLength(name: string, array: { length: number }, least: number): void {
+  check(array.length >= least, `${name} to have at least ${least} entries`, array.length);
+}

@@ -1,0 +1,295 @@
+/**
+ * The methods and their settings.
+ *
+ * @module
+ */
+import { CHUNK_REDUCES, type ChunkReduce, type Fill, FILLS, METHODS } from "./enums.ts";
+import { native } from "./library.ts";
+import { check } from "./status.ts";
+import { packStruct, PARAMS } from "./structs.ts";
+
+/** Most tokens that an observation window may have. */
+export const MAX_WINDOW = 64;
+
+const MAX_INT32 = 2 ** 31 - 1;
+
+/** Settings of {@linkcode chunkKv}. */
+export interface ChunkKvOptions {
+  /** Tokens in a chunk. @default {10} */
+  chunkSize?: number;
+  /** Newest tokens, whose queries score the rest and which always stay: 1 to 64. @default {32} */
+  window?: number;
+  /** How the token scores of a chunk become its chunk score. @default {"sum"} */
+  reduce?: ChunkReduce;
+  /** What happens to the budget that whole chunks leave over. @default {"exact"} */
+  fill?: Fill;
+  /** Layers that share one index set: the first of each group selects. @default {1} */
+  reuse?: number;
+}
+
+/** Settings of {@linkcode snapKv}. */
+export interface SnapKvOptions {
+  /** Newest tokens, whose queries score the rest and which always stay: 1 to 64. @default {32} */
+  window?: number;
+  /** Width of the average pooling of token scores, in tokens; odd. @default {5} */
+  poolSize?: number;
+}
+
+/** Settings of {@linkcode streamingLlm}. */
+export interface StreamingLlmOptions {
+  /** First tokens that always stay. @default {4} */
+  sinks?: number;
+}
+
+/** A method with its settings, from one of the functions of this module. */
+export type Method =
+  | Readonly<{ name: "full" }>
+  | Readonly<{ name: "streaming_llm" } & Required<StreamingLlmOptions>>
+  | Readonly<{ name: "snapkv" } & Required<SnapKvOptions>>
+  | Readonly<{ name: "chunkkv" } & Required<ChunkKvOptions>>;
+
+/**
+ * ChunkKV: neighbouring tokens form chunks; the chunks that the newest tokens attend to most stay
+ * whole. Based on ChunkKV (arXiv 2502.00299); the defaults are the paper's.
+ *
+ * @param options Its settings.
+ * @returns The method.
+ * @throws {ChunkKvError} `invalid_argument` if a setting is out of its range.
+ *
+ * @example Chunks of 20 tokens, indices shared by pairs of layers
+ * ```ts
+ * import { chunkKv } from "chunkkv";
+ * import { assertEquals } from "@std/assert";
+ *
+ * const method = chunkKv({ chunkSize: 20, reuse: 2 });
+ * assertEquals(method.chunkSize, 20);
+ * assertEquals(method.window, 32);
+ * ```
+ */
+export function chunkKv(options: ChunkKvOptions = {}): Extract<Method, { name: "chunkkv" }> {
+  const { chunkSize = 10, window = 32, reduce = "sum", fill = "exact", reuse = 1 } = options;
+  checkInteger("chunkSize", chunkSize, 1, MAX_INT32);
+  checkInteger("window", window, 1, MAX_WINDOW);
+  checkOneOf("reduce", reduce, CHUNK_REDUCES);
+  checkOneOf("fill", fill, FILLS);
+  checkInteger("reuse", reuse, 1, MAX_INT32);
+  return Object.freeze({ name: "chunkkv", chunkSize, window, reduce, fill, reuse });
+}
+
+/**
+ * SnapKV: each kv head keeps its own tokens with the most attention from the newest tokens, after
+ * average pooling over neighbours. Based on SnapKV (arXiv 2404.14469).
+ *
+ * @param options Its settings.
+ * @returns The method.
+ * @throws {ChunkKvError} `invalid_argument` if a setting is out of its range.
+ *
+ * @example
+ * ```ts
+ * import { snapKv } from "chunkkv";
+ * import { assertEquals } from "@std/assert";
+ *
+ * assertEquals(snapKv({ poolSize: 7 }), { name: "snapkv", window: 32, poolSize: 7 });
+ * ```
+ */
+export function snapKv(options: SnapKvOptions = {}): Extract<Method, { name: "snapkv" }> {
+  const { window = 32, poolSize = 5 } = options;
+  checkInteger("window", window, 1, MAX_WINDOW);
+  checkInteger("poolSize", poolSize, 1, MAX_INT32);
+  check(poolSize % 2 === 1, "poolSize to be odd", poolSize);
+  return Object.freeze({ name: "snapkv", window, poolSize });
+}
+
+/**
+ * StreamingLLM: the first tokens (attention sinks) and the newest ones fill the budget; reads
+ * neither queries nor keys. Based on StreamingLLM (arXiv 2309.17453).
+ *
+ * @param options Its settings.
+ * @returns The method.
+ * @throws {ChunkKvError} `invalid_argument` if a setting is out of its range.
+ *
+ * @example
+ * ```ts
+ * import { streamingLlm } from "chunkkv";
+ * import { assertEquals } from "@std/assert";
+ *
+ * assertEquals(streamingLlm(), { name: "streaming_llm", sinks: 4 });
+ * ```
+ */
+export function streamingLlm(
+  options: StreamingLlmOptions = {},
+): Extract<Method, { name: "streaming_llm" }> {
+  const { sinks = 4 } = options;
+  checkInteger("sinks", sinks, 0, MAX_INT32);
+  return Object.freeze({ name: "streaming_llm", sinks });
+}
+
+/**
+ * Keeps everything: the reference that the others are measured against. Needs no budget.
+ *
+ * @returns The method.
+ *
+ * @example
+ * ```ts
+ * import { full } from "chunkkv";
+ * import { assertEquals } from "@std/assert";
+ *
+ * assertEquals(full(), { name: "full" });
+ * ```
+ */
+export function full(): Extract<Method, { name: "full" }> {
+  return Object.freeze({ name: "full" });
+}
+
+/**
+ * A method by its name, as a command line has it.
+ *
+ * @param name One of `methodNames()`.
+ * @param options Settings of any method; each takes those that it knows.
+ * @returns The method.
+ * @throws {ChunkKvError} `invalid_argument` if there is no such method or a setting is out of range.
+ *
+ * @example
+ * ```ts
+ * import { methodByName } from "chunkkv";
+ * import { assertEquals } from "@std/assert";
+ *
+ * assertEquals(methodByName("snapkv", { window: 16 }).name, "snapkv");
+ * ```
+ */
+export function methodByName(
+  name: string,
+  options: ChunkKvOptions & SnapKvOptions & StreamingLlmOptions = {},
+): Method {
+  checkOneOf("method", name, METHODS);
+  switch (name) {
+    case "full":
+      return full();
+    case "streaming_llm":
+      return streamingLlm(options);
+    case "snapkv":
+      return snapKv(options);
+    case "chunkkv":
+      return chunkKv(options);
+  }
+}
+
+/** How many tokens stay: give one of the two; neither is needed for `full`. */
+export interface BudgetOptions {
+  /** Tokens kept per kv head, observation window included; at least 1. */
+  budget?: number | undefined;
+  /** Fraction of the longest sequence's tokens that is kept, in (0, 1]. */
+  keep?: number | undefined;
+}
+
+/** What a model's attention does to its logits. */
+export interface LogitOptions {
+  /** `logits = scale * q.k`; 0 means `1 / sqrt(headDim)`. @default {0} */
+  scale?: number | undefined;
+  /** `logits = softcap * tanh(logits / softcap)`; 0 means none. @default {0} */
+  logitSoftcap?: number | undefined;
+}
+
+/**
+ * Resolves `budget` or `keep` to tokens.
+ *
+ * @param method Whose budget it is.
+ * @param options One of `budget` and `keep`.
+ * @param kvLen Tokens of the longest sequence.
+ * @returns Tokens to keep: `budget`, or `floor(keep * kvLen)` but at least 1.
+ * @throws {ChunkKvError} `invalid_argument` if both or neither are given or one is out of range.
+ *
+ * @example
+ * ```ts
+ * import { budgetFor, chunkKv } from "chunkkv";
+ * import { assertEquals } from "@std/assert";
+ *
+ * assertEquals(budgetFor(chunkKv(), { keep: 0.1 }, 3000), 300);
+ * ```
+ */
+export function budgetFor(method: Method, options: BudgetOptions, kvLen: number): number {
+  const { budget, keep } = options;
+  check(
+    budget === undefined || keep === undefined,
+    "one of budget and keep",
+    `budget ${budget} and keep ${keep}`,
+  );
+  if (budget !== undefined) {
+    checkInteger("budget", budget, 1, MAX_INT32);
+    return budget;
+  }
+  if (keep !== undefined) {
+    check(
+      typeof keep === "number" && keep > 0 && keep <= 1,
+      "keep to be a fraction above 0 and at most 1",
+      keep,
+    );
+    checkInteger("kvLen", kvLen, 0, MAX_INT32);
+    return native().ckv_budget_for(keep, kvLen);
+  }
+  check(method.name === "full", `budget or keep for ${method.name}`, "neither");
+  return Math.max(1, kvLen);
+}
+
+/**
+ * Packs a `ckv_params`.
+ *
+ * @param method The method with its settings.
+ * @param budget Tokens to keep.
+ * @param logits What the model's attention does to its logits.
+ * @returns The packed struct.
+ * @throws {ChunkKvError} `invalid_argument` if a value is out of its range.
+ */
+export function packParams(
+  method: Method,
+  budget: number,
+  logits: LogitOptions = {},
+): Uint8Array<ArrayBuffer> {
+  const { scale = 0, logitSoftcap = 0 } = logits;
+  checkNotNegative("scale", scale);
+  checkNotNegative("logitSoftcap", logitSoftcap);
+  const chunk = method.name === "chunkkv" ? method : chunkKv();
+  const snap = method.name === "snapkv" ? method : snapKv();
+  return packStruct(PARAMS, {
+    method: METHODS[method.name],
+    budget,
+    window: method.name === "snapkv" ? snap.window : chunk.window,
+    chunk_size: chunk.chunkSize,
+    chunk_reduce: CHUNK_REDUCES[chunk.reduce],
+    fill: FILLS[chunk.fill],
+    layer_reuse: chunk.reuse,
+    pool_size: snap.poolSize,
+    num_sinks: (method.name === "streaming_llm" ? method : streamingLlm()).sinks,
+    scale,
+    logit_softcap: logitSoftcap,
+  });
+}
+
+function checkInteger(name: string, value: number, least: number, most: number): void {
+  const range = most === MAX_INT32 ? `of at least ${least}` : `from ${least} to ${most}`;
+  check(
+    Number.isInteger(value) && value >= least && value <= most,
+    `${name} to be an integer ${range}`,
+    value,
+  );
+}
+
+function checkNotNegative(name: string, value: number): void {
+  check(
+    Number.isFinite(value) && value >= 0,
+    `${name} to be a finite number of at least 0`,
+    value,
+  );
+}
+
+function checkOneOf<Names extends Record<string, number>>(
+  name: string,
+  value: string,
+  names: Names,
+): asserts value is Extract<keyof Names, string> {
+  check(
+    Object.hasOwn(names, value),
+    `${name} to be one of ${Object.keys(names).join(", ")}`,
+    value,
+  );
+}

@@ -1,0 +1,236 @@
+// Compaction against an engine that fails: whatever happens, the sequence is compacted, as before,
+// or known to be lost; others are never touched.
+#include <string.h>
+
+#include "compaction.h"
+#include "fake_engine.h"
+#include "test.h"
+
+#define TOKENS 20
+#define KEPT 8
+#define OTHERS 10
+
+static fake_engine engine, before;
+static ckvl_capture capture;
+static ckvl_compaction compaction;
+static ckvl_error error;
+static ckv_context *library;
+static int32_t sets[FAKE_LAYERS][KEPT];
+
+// Sequence 0 in cells around those of sequence 1, its last tokens in the first cells.
+static void set_up(void) {
+  fake_engine_init(&engine);
+  fake_engine_add(&engine, 0, 0, 12, 40);
+  fake_engine_add(&engine, 1, 100, OTHERS, 45);
+  fake_engine_add(&engine, 0, 12, 8, 3);
+  ckvl_capture_init(&capture, &engine.api);
+  capture.layers = calloc(FAKE_LAYERS, sizeof *capture.layers);
+  capture.num_layers = capture.capacity = FAKE_LAYERS;
+  for (int32_t l = 0; l < FAKE_LAYERS; l++) {
+    capture.layers[l] = (ckvl_layer){.index = l,
+                                     .num_q_heads = FAKE_HEADS,
+                                     .num_kv_heads = FAKE_HEADS,
+                                     .key_dim = FAKE_KEY_DIM,
+                                     .value_dim = FAKE_VALUE_DIM,
+                                     .scale = 1,
+                                     .keys = &engine.keys[l],
+                                     .values = &engine.values[l]};
+    for (int32_t i = 0; i < KEPT - 1; i++) sets[l][i] = 2 * i + l;
+    sets[l][KEPT - 1] = TOKENS - 1;
+  }
+  capture.masks[0].cells = malloc(sizeof(int32_t) * FAKE_CELLS);
+  capture.masks[0].count = fake_engine_cells(&engine, 0, capture.masks[0].cells);
+  capture.next = TOKENS;
+  capture.rows = 1;
+  compaction = (ckvl_compaction){.api = &engine.api,
+                                 .ctx = fake_context(&engine),
+                                 .capture = &capture,
+                                 .ckv = library,
+                                 .error = &error};
+  error.text[0] = '\0';
+}
+
+static void tear_down(void) {
+  ckvl_compaction_free(&compaction);
+  ckvl_capture_free(&capture);
+}
+
+// Prepare and use the sets; after a fault has been set.
+static ckv_status run(void) {
+  before = engine;
+  ckvl_kept kept;
+  ckv_status status = ckvl_compaction_prepare(&compaction);
+  if (status) return status;
+  CHECK(ckvl_kept_init(&kept, FAKE_LAYERS, 1, KEPT, &error) == CKV_OK, "memory");
+  kept.len = KEPT;
+  for (int32_t l = 0; l < FAKE_LAYERS; l++) {
+    kept.heads[l] = 1;
+    memcpy(ckvl_kept_indices(&kept, l), sets[l], sizeof sets[l]);
+  }
+  status = ckvl_compaction_use(&compaction, &kept);
+  ckvl_kept_free(&kept);
+  return status ? status : ckvl_compaction_commit(&compaction);
+}
+
+static int32_t cell_of(const fake_engine *e, int32_t sequence, int32_t position) {
+  for (int32_t c = 0; c < FAKE_CELLS; c++) {
+    if (e->position[c] == position && (e->owners[c] >> sequence & 1u)) return c;
+  }
+  return -1;
+}
+
+static bool same_row(const struct ggml_tensor *now, int32_t cell, const struct ggml_tensor *then,
+                     const float *data, int32_t old_cell) {
+  return cell >= 0 && old_cell >= 0 &&
+         memcmp((const char *)now->data + (size_t)cell * now->nb[1],
+                (const char *)data + (size_t)old_cell * then->nb[1], now->nb[1]) == 0;
+}
+
+// Every token of the sequence has the rows that it had, in whatever cell.
+static bool is_unchanged(int32_t sequence) {
+  for (int32_t c = 0; c < FAKE_CELLS; c++) {
+    if (before.position[c] < 0 || !(before.owners[c] >> sequence & 1u)) continue;
+    const int32_t now = cell_of(&engine, sequence, before.position[c]);
+    for (int32_t l = 0; l < FAKE_LAYERS; l++) {
+      if (!same_row(&engine.keys[l], now, &before.keys[l], before.key_data[l], c) ||
+          !same_row(&engine.values[l], now, &before.values[l], before.value_data[l], c)) {
+        return false;
+      }
+    }
+  }
+  int32_t cells[FAKE_CELLS];
+  return fake_engine_cells(&engine, sequence, cells) ==
+         fake_engine_cells(&before, sequence, cells);
+}
+
+static bool is_compacted(void) {
+  int32_t cells[FAKE_CELLS];
+  if (fake_engine_cells(&engine, 0, cells) != KEPT) return false;
+  for (int32_t i = 0; i < KEPT; i++) {
+    // Positions are those that the first layer kept.
+    const int32_t now = cell_of(&engine, 0, sets[0][i]);
+    for (int32_t l = 0; l < FAKE_LAYERS; l++) {
+      const int32_t then = cell_of(&before, 0, sets[l][i]);
+      if (!same_row(&engine.keys[l], now, &before.keys[l], before.key_data[l], then) ||
+          !same_row(&engine.values[l], now, &before.values[l], before.value_data[l], then)) {
+        return false;
+      }
+    }
+  }
+  return true;
+}
+
+static bool is_gone(void) {
+  int32_t cells[FAKE_CELLS];
+  return fake_engine_cells(&engine, 0, cells) == 0;
+}
+
+static void compacts_each_layer_by_its_own_set(void) {
+  set_up();
+  CHECK(run() == CKV_OK, "%s", error.text);
+  CHECK(is_compacted(), "rows or positions of other tokens");
+  CHECK(is_unchanged(1), "the other sequence changed");
+  tear_down();
+}
+
+static void undoes_rows_when_the_engine_keeps_its_cells(void) {
+  set_up();
+  engine.remove_refuses = true;
+  CHECK(run() == CKV_ERROR_ENGINE, "%s", error.text);
+  CHECK(!compaction.is_lost && strstr(error.text, "it refused"), "%s", error.text);
+  CHECK(is_unchanged(0) && is_unchanged(1), "rows have moved");
+  tear_down();
+}
+
+static void undoes_rows_when_a_layer_cannot_be_gathered(void) {
+  set_up();
+  // Too long for the library: found only when the first layer's rows have moved.
+  struct ggml_tensor *values = &engine.values[1];
+  values->ne[0] = FAKE_HEADS * FAKE_MAX_VALUE_DIM;
+  values->nb[1] = 4 * (size_t)values->ne[0];
+  capture.layers[1].value_dim = FAKE_MAX_VALUE_DIM;
+  CHECK(run() == CKV_ERROR_INVALID_ARGUMENT, "%s", error.text);
+  CHECK(!compaction.is_lost && strstr(error.text, "Layer 1"), "%s", error.text);
+  CHECK(is_unchanged(0) && is_unchanged(1), "rows have moved");
+  tear_down();
+}
+
+static void tells_that_the_sequence_is_lost(void) {
+  set_up();
+  engine.saves_to_fail = 1;
+  CHECK(run() == CKV_ERROR_ENGINE, "%s", error.text);
+  CHECK(compaction.is_lost && is_gone() && is_unchanged(1), "after a failed save");
+  tear_down();
+  set_up();
+  engine.restores_to_fail = 2;
+  CHECK(run() == CKV_ERROR_ENGINE, "%s", error.text);
+  CHECK(compaction.is_lost && is_gone() && is_unchanged(1), "after two failed restores");
+  tear_down();
+}
+
+static void tries_again_to_restore(void) {
+  set_up();
+  engine.restores_to_fail = 1;
+  CHECK(run() == CKV_OK, "%s", error.text);
+  CHECK(is_compacted() && is_unchanged(1), "rows or positions of other tokens");
+  tear_down();
+}
+
+static void refuse(ckv_status expected, const char *text) {
+  CHECK(run() == expected && strstr(error.text, text), "%s", error.text);
+  CHECK(memcmp(&engine, &before, sizeof engine) == 0, "the engine changed");
+  tear_down();
+}
+
+static void refuses_what_it_does_not_know(void) {
+  set_up();
+  engine.owners[cell_of(&engine, 0, 3)] |= 2u;
+  refuse(CKV_ERROR_UNSUPPORTED, "shares");
+  set_up();
+  engine.on_device = true;
+  refuse(CKV_ERROR_UNSUPPORTED, "host memory");
+  set_up();
+  engine.streams = 2;
+  refuse(CKV_ERROR_UNSUPPORTED, "2 streams");
+  set_up();
+  engine.extra_bytes = 8;
+  refuse(CKV_ERROR_UNSUPPORTED, "but the engine has");
+  set_up();
+  capture.num_layers = 1;  // a layer that the capture has missed
+  refuse(CKV_ERROR_UNSUPPORTED, "but the engine has");
+  set_up();
+  capture.masks[0].count--;
+  refuse(CKV_ERROR_UNSUPPORTED, "to see all 20 cells of its sequence but it sees 19");
+  set_up();
+  engine.position[cell_of(&engine, 0, 7)] = 6;
+  refuse(CKV_ERROR_UNSUPPORTED, "two at position 6");
+  set_up();
+  capture.next = TOKENS - 1;
+  refuse(CKV_ERROR_INVALID_ARGUMENT, "up to position 19");
+}
+
+static void refuses_indices_that_do_not_fit(void) {
+  set_up();
+  sets[1][KEPT - 1] = TOKENS - 2;
+  refuse(CKV_ERROR_INVALID_ARGUMENT, "newest token, 19");
+  set_up();
+  sets[1][1] = sets[1][0];
+  refuse(CKV_ERROR_INVALID_ARGUMENT, "to rise inside 0 to 19");
+}
+
+int main(void) {
+  test_begin("llama_compaction_test");
+  ckv_context_params params;
+  ckv_context_default_params(&params);
+  params.num_threads = 1;
+  CHECK(ckv_context_create(&params, &library) == CKV_OK, "no context");
+  compacts_each_layer_by_its_own_set();
+  undoes_rows_when_the_engine_keeps_its_cells();
+  undoes_rows_when_a_layer_cannot_be_gathered();
+  tells_that_the_sequence_is_lost();
+  tries_again_to_restore();
+  refuses_what_it_does_not_know();
+  refuses_indices_that_do_not_fit();
+  ckv_context_free(library);
+  return test_end();
+}

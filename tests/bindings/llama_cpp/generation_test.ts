@@ -1,0 +1,144 @@
+import { assert, assertEquals, assertThrows } from "@std/assert";
+import { ChunkKvError, LlamaModel } from "chunkkv/llama-cpp";
+
+import { assertSameBits, greedyLogits } from "./compare.ts";
+import { smolLm2, THREADS } from "./models.ts";
+import { story, storyTokens } from "./prompts.ts";
+
+const model = await LlamaModel.load(smolLm2());
+const settings = { contextSize: 512, threads: THREADS };
+
+async function collect<T>(
+  pieces: AsyncGenerator<string, T, void>,
+): Promise<{ text: string; result: T }> {
+  let text = "";
+  while (true) {
+    const { done, value } = await pieces.next();
+    if (done) return { text, result: value };
+    text += value;
+  }
+}
+
+Deno.test("the model says what it is", () => {
+  const { info, engine } = model;
+  assertEquals([info.numLayers, info.numQHeads, info.numKvHeads], [30, 9, 3]);
+  assertEquals([info.vocabSize, info.trainedContext, info.slidingWindow], [49152, 8192, 0]);
+  assert(info.numParameters > 130e6 && info.sizeBytes > 90e6);
+  assert(engine.version.startsWith(engine.release));
+  assertEquals(model.metadata("general.architecture"), "llama");
+  assertEquals(model.metadata("no.such.key"), undefined);
+  assert(model.chatTemplate?.includes("<|im_start|>"));
+});
+
+Deno.test("tokens of a text make the text again", () => {
+  const { tokenizer } = model;
+  for (const text of ["", "Hello, world!", "naïve – 漢字 🦙\n\ttabs", story(2)]) {
+    assertEquals(tokenizer.detokenize(tokenizer.tokenize(text)), text);
+  }
+  const [control] = tokenizer.tokenize("<|im_end|>");
+  assert(tokenizer.isEndOfGeneration(control ?? -1));
+  assertEquals(tokenizer.tokenize("<|im_end|>", { parseSpecial: false }).length > 1, true);
+  assertEquals(new TextDecoder().decode(tokenizer.piece(control ?? -1)), "");
+  assertEquals(
+    new TextDecoder().decode(tokenizer.piece(control ?? -1, { withSpecial: true })),
+    "<|im_end|>",
+  );
+});
+
+Deno.test("messages are written with the model's template or another", () => {
+  const messages = [{ role: "user", content: "Hi <there>" }];
+  assertEquals(
+    model.applyChatTemplate(messages, { openAssistantTurn: false }),
+    "<|im_start|>user\nHi <there><|im_end|>\n",
+  );
+  assert(model.applyChatTemplate(messages).endsWith("<|im_start|>assistant\n"));
+  assert(model.applyChatTemplate(messages, { template: "llama3" }).includes("<|eot_id|>"));
+  for (
+    const [run, code] of [
+      [() => model.applyChatTemplate([]), "invalid_argument"],
+      [() => model.applyChatTemplate(messages, { template: "{{ odd }}" }), "unsupported"],
+      [() => model.applyChatTemplate([{ role: "a\0b", content: "" }]), "invalid_argument"],
+    ] as const
+  ) {
+    assertEquals(assertThrows(run, ChunkKvError).code, code);
+  }
+});
+
+Deno.test("temperature 0 picks the most likely token each time", async () => {
+  const tokens = storyTokens(model, 50);
+  using context = model.createContext(settings);
+  await context.prefill(tokens);
+  const { result } = await collect(context.generate({ temperature: 0, maxTokens: 8 }));
+  assertEquals([result.reason, result.tokens.length], ["length", 8]);
+  assertEquals(context.tokenCount(), 58);
+  using other = model.createContext(settings);
+  await other.prefill(tokens);
+  const logits = await greedyLogits(other, 8);
+  result.tokens.forEach((token, i) => {
+    assertEquals(token, logits[i]?.indexOf(Math.max(...logits[i] ?? [])));
+  });
+  assertSameBits(context.logits(), logits[8] ?? new Float32Array(), "after 8 tokens");
+});
+
+Deno.test("a seed makes a varied text the same again, another seed another one", async () => {
+  const said = async (seed: number) => {
+    using context = model.createContext(settings);
+    await context.prefill(storyTokens(model, 40));
+    return (await collect(context.generate({ seed, temperature: 1.5, maxTokens: 12 }))).text;
+  };
+  const [first, again, other] = [await said(1), await said(1), await said(2)];
+  assertEquals(first, again);
+  assert(first !== other);
+});
+
+Deno.test("a repeat penalty keeps the model from saying the same again", async () => {
+  const said = async (repeatPenalty: number) => {
+    using context = model.createContext(settings);
+    await context.prefill("la la la la la la la la la la la la");
+    const { result } = await collect(
+      context.generate({ temperature: 0, maxTokens: 12, repeatPenalty }),
+    );
+    return new Set(result.tokens).size;
+  };
+  assert(await said(2) > await said(1));
+});
+
+Deno.test("the end of the model's turn ends the generation and is not in the cache", async () => {
+  using context = model.createContext(settings);
+  await context.prefill([{ role: "user", content: "Say only the word yes." }]);
+  const before = context.tokenCount();
+  const { text, result } = await collect(context.generate({ temperature: 0, maxTokens: 100 }));
+  assertEquals(result.reason, "end");
+  assertEquals(context.tokenCount(), before + result.tokens.length);
+  assertEquals(text, model.tokenizer.detokenize(result.tokens));
+});
+
+Deno.test("a stop text ends the generation and is not part of it", async () => {
+  using context = model.createContext(settings);
+  await context.prefill("Count: one, two, three, four, five, six,");
+  const { text, result } = await collect(
+    context.generate({ temperature: 0, maxTokens: 40, stop: [" nine", "never"] }),
+  );
+  assertEquals(result.reason, "stop");
+  assert(text.includes("eight") && !text.includes("nine"), text);
+});
+
+Deno.test("a conversation adds only what is new, the end of the last turn included", async () => {
+  using context = model.createContext(settings);
+  await context.prefill([{ role: "user", content: "What is the capital of France?" }]);
+  const { text } = await collect(context.generate({ temperature: 0, maxTokens: 30 }));
+  assert(text.includes("Paris"), text);
+  await context.prefill([{ role: "user", content: "And of Italy?" }]);
+  // The same as all of it in one prompt, written out.
+  const whole = model.applyChatTemplate([
+    { role: "user", content: "What is the capital of France?" },
+    { role: "assistant", content: text },
+    { role: "user", content: "And of Italy?" },
+  ]);
+  assertEquals(context.tokenCount(), model.tokenizer.tokenize(whole, { addSpecial: true }).length);
+  context.compress({ keep: 0.7 });
+  const { text: second } = await collect(context.generate({ temperature: 0, maxTokens: 30 }));
+  assert(second.includes("Italy"), second);
+});
+
+globalThis.addEventListener("unload", () => model[Symbol.dispose]());

@@ -1,0 +1,67 @@
+/**
+ * The test suites: what each runs.
+ *
+ * @module
+ */
+import { basename, join } from "node:path";
+
+import { buildNative } from "./native.ts";
+import { buildDir, exists, repoRoot } from "./paths.ts";
+import { tee } from "./process.ts";
+import { sanitizers } from "./sanitizers.ts";
+import { type Counts, readSummary, sum } from "./test_summary.ts";
+
+/** Runs one suite; the filter picks TypeScript tests by name. */
+export type Suite = (filter: string | undefined) => Promise<Counts>;
+
+const PERMISSIONS = ["read", "write", "env", "ffi", "run", "sys"].map((name) => `--allow-${name}`);
+
+/** All suites by name, in the order in which they run. */
+export const SUITES: Record<string, Suite> = {
+  native: async () => {
+    await buildNative();
+    return await runCTests(join(buildDir(), "tests"), {});
+  },
+  deno: (filter) => runDeno(filter, ["--trace-leaks", "--ignore=tests/golden", "tests"]),
+  examples: (filter) => runDeno(filter, ["--doc", ...sources()]),
+  golden: (filter) => runDeno(filter, ["--trace-leaks", "tests/golden"]),
+  sanitize: async () => {
+    const { toolchain, defines, env, says } = await sanitizers();
+    console.log(`With ${says}`);
+    const folder = join(buildDir(), "sanitize");
+    await buildNative({ folder, toolchain, defines, withoutBridge: true });
+    return await runCTests(join(folder, "tests"), env);
+  },
+};
+
+/** The suites that run where none is named. */
+export const DEFAULT_SUITES = ["native", "deno", "examples", "golden"];
+
+async function runCTests(folder: string, env: Record<string, string>): Promise<Counts> {
+  const programs = [...Deno.readDirSync(folder)]
+    .map((entry) => entry.name)
+    .filter((name) => basename(name, ".exe").endsWith("_test"))
+    .sort();
+  if (programs.length === 0) throw new Error(`Expected C tests in ${folder} but found none`);
+  const all: Counts[] = [];
+  for (const program of programs) {
+    console.log(`-- ${program}`);
+    const { code, output } = await tee([join(folder, program)], { cwd: repoRoot(), env });
+    if (code !== 0) console.log(`${program} ended with exit code ${code}`);
+    all.push(readSummary(output, code));
+  }
+  return sum(all);
+}
+
+async function runDeno(filter: string | undefined, args: string[]): Promise<Counts> {
+  const filters = filter === undefined ? [] : ["--filter", filter];
+  const command = [Deno.execPath(), "test", ...PERMISSIONS, ...filters, ...args];
+  const { code, output } = await tee(command, { cwd: repoRoot(), env: { NO_COLOR: "1" } });
+  return readSummary(output, code);
+}
+
+/** Files and folders whose examples are tests. */
+function sources(): string[] {
+  const names = ["README.md", "mod.ts", "ffi", "bindings", "docs"];
+  return names.filter((name) => exists(join(repoRoot(), name)));
+}
