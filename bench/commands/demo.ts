@@ -16,7 +16,8 @@ import { smolLm2Path } from "../../tools/paths.ts";
 import { integer, interruption, readTextFile, UsageError } from "../usage.ts";
 
 const TEXT = fileURLToPath(new URL("../data/red_headed_league.txt", import.meta.url));
-const QUESTION = "What is the name of Mr. Wilson's assistant? Answer in one short sentence.";
+const QUESTION = "Where is Mr. Wilson's pawnbroker's business?";
+const ANSWER_START = "Mr. Wilson's pawnbroker's business is at";
 
 /** What is compared, in the table's order. */
 const CASES = [
@@ -31,6 +32,7 @@ interface DemoOptions {
   model?: string;
   text?: string;
   question?: string;
+  answerStart?: string;
   threads?: number;
   maxTokens: number;
   json?: string;
@@ -43,6 +45,7 @@ export function addDemo(program: Command): void {
     .option("--model <FILE>", "a GGUF model (default: SmolLM2-135M-Instruct, from setup)")
     .option("--text <FILE>", "the text to read (default: The Red-Headed League, first third)")
     .option("--question <TEXT>", "the question (with --text: a summary by default)")
+    .option("--answer-start <TEXT>", "how the answer begins (with --question: freely by default)")
     .option("--threads <N>", "threads (default: one per core)", integer("--threads", 1, 1024))
     .option("--max-tokens <N>", "most tokens of an answer", integer("--max-tokens", 2, 4096), 64)
     .option("--json <FILE>", "write the rows as JSON too")
@@ -53,10 +56,12 @@ async function demo(options: DemoOptions): Promise<void> {
   const text = await readTextFile(options.text ?? TEXT, "--text");
   const question = options.question ??
     (options.text ? "Summarize the text above in one sentence." : QUESTION);
+  const ownWords = options.text === undefined && options.question === undefined;
+  const answerStart = options.answerStart ?? (ownWords ? ANSWER_START : "");
   const path = options.model ?? smolLm2Path();
 
   using model = await load(path);
-  const tokens = promptTokens(model, text, question);
+  const tokens = promptTokens(model, text, question, answerStart);
   const room = options.maxTokens + 128;
   if (tokens.length + room > model.info.trainedContext) {
     throw new UsageError(
@@ -65,7 +70,7 @@ async function demo(options: DemoOptions): Promise<void> {
     );
   }
   console.log(`${model.info.description}, llama.cpp ${model.engine.version}, unmodified`);
-  console.log(`${tokens.length} tokens of prompt, the last of them: ${question}\n`);
+  console.log(`${tokens.length} tokens of prompt, which end in: ${question} ${answerStart} ...\n`);
 
   const { signal } = interruption();
   using progress = new Progress("reading", tokens.length, "tokens");
@@ -80,7 +85,7 @@ async function demo(options: DemoOptions): Promise<void> {
   console.log(formatTable(rows, COLUMNS));
   console.log(legend(rows));
   if (options.json) {
-    const args = { ...options, text: options.text ?? "red_headed_league.txt", question };
+    const args = { ...options, text: options.text ?? "red_headed_league.txt", question, answerStart };
     await writeJson(options.json, results("demo", model.info.description, args, rows));
   }
 }
@@ -115,8 +120,14 @@ const COLUMNS = [
     align: "right" as const,
   },
   { heading: "KL", text: (row: DemoRow) => decimals(row.kl, 4), align: "right" as const },
-  { heading: "answer", text: (row: DemoRow) => row.answer, width: 44 },
+  { heading: "answer", text: (row: DemoRow) => firstSentence(row.answer), width: 40 },
 ];
+
+/** What there is room for; the JSON has the whole answer. */
+function firstSentence(answer: string): string {
+  const line = answer.replaceAll(/\s+/g, " ").trim();
+  return /^.*?[.!?](?=\s|$)/.exec(line)?.[0] ?? line;
+}
 
 function legend(rows: readonly DemoRow[]): string {
   const lines = [

@@ -59,13 +59,14 @@ export class LlamaContext implements Disposable {
     );
     try {
       this.#unwrap(native.ckv_llama_context_init(this.#handle.pointer, params));
-      const packed = packStruct(CONTEXT_INFO, {});
-      this.#unwrap(native.ckv_llama_context_get_info(this.#handle.pointer, packed));
-      const info = readStruct(CONTEXT_INFO, packed);
-      this.contextSize = info.context_size;
-      this.batchSize = info.batch_size;
-      this.sequences = info.num_sequences;
-      this.threads = info.num_threads;
+      const info = packStruct(CONTEXT_INFO, {});
+      this.#unwrap(native.ckv_llama_context_get_info(this.#handle.pointer, info));
+      ({
+        context_size: this.contextSize,
+        batch_size: this.batchSize,
+        num_sequences: this.sequences,
+        num_threads: this.threads,
+      } = readStruct(CONTEXT_INFO, info));
     } catch (error) {
       this.#handle.dispose();
       throw error;
@@ -110,9 +111,7 @@ export class LlamaContext implements Disposable {
   compress(options: CompressOptions): CompressionReport {
     const { sequence, params, keep, report } = packCompression(options);
     const start = performance.now();
-    this.#unwrap(
-      bridge().ckv_llama_compress(this.#idle(), sequence, params, keep, report),
-    );
+    this.#unwrap(bridge().ckv_llama_compress(this.#idle(), sequence, params, keep, report));
     return readReport(this.#handle, report, performance.now() - start);
   }
 

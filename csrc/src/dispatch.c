@@ -28,16 +28,19 @@ enum {
 #include "kernels.def"
 
 static const ckv_score_rows *const score_rows[ISA_COUNT] = {
+    [CKV_ISA_SERIAL] = NULL,
 #define CKV_SCORE_ENTRY(isa, kernels) [CKV_ISA_##isa] = &kernels,
 #include "kernels.def"
 };
 
 static const ckv_score_tile_fn score_tiles[ISA_COUNT][DTYPE_COUNT] = {
+    [CKV_ISA_SERIAL] = {NULL},
 #define CKV_SCORE_TILE_ENTRY(isa, dtype, tile) [CKV_ISA_##isa][CKV_##dtype] = tile,
 #include "kernels.def"
 };
 
 static const ckv_score_tile_fn score_pairs[ISA_COUNT][DTYPE_COUNT] = {
+    [CKV_ISA_SERIAL] = {NULL},
 #define CKV_SCORE_PAIRS_ENTRY(isa, dtype, tile) [CKV_ISA_##isa][CKV_##dtype] = tile,
 #include "kernels.def"
 };

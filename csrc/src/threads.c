@@ -1,3 +1,6 @@
+#if !defined(_WIN32)
+#  define _POSIX_C_SOURCE 200809L  // clock_gettime
+#endif
 #include "threads.h"
 
 #include <stdatomic.h>
@@ -9,7 +12,7 @@
 
 enum {
   MOST_THREADS = 1024,
-  SPINS = 1500,  // of os_relax: 20 to 60 us, longer than the gap between two stages
+  SPIN_NANOSECONDS = 100000,  // about two tiles: longer than the wait between two stages
 };
 
 typedef struct worker {
@@ -46,11 +49,24 @@ static void run_indices(ckv_thread_pool *pool, ckv_task task, void *arg, int64_t
   }
 }
 
+// Whether a spin loop that began at `start` may go on; looks at the clock now and then.
+static bool keep_spinning(int32_t *turns, int64_t *start) {
+  if (*turns % 64 == 0) {
+    const int64_t now = os_nanoseconds();
+    if (*turns == 0) *start = now;
+    if (now - *start > SPIN_NANOSECONDS) return false;
+  }
+  ++*turns;
+  os_relax();
+  return true;
+}
+
 // Returns the number of the newest job; 0 to stop.
 static uint64_t wait_for_job(ckv_thread_pool *pool, uint64_t seen) {
-  for (int32_t spin = 0; spin < SPINS; spin++) {
-    if (atomic_load_explicit(&pool->opened, memory_order_acquire) != seen) break;
-    os_relax();
+  int32_t turns = 0;
+  int64_t start = 0;
+  while (atomic_load_explicit(&pool->opened, memory_order_acquire) == seen) {
+    if (!keep_spinning(&turns, &start)) break;
   }
   os_lock(&pool->lock);
   while (!pool->stop && atomic_load(&pool->opened) == seen) os_wait(&pool->wake, &pool->lock);
@@ -169,10 +185,11 @@ void ckv_parallel_for(ckv_thread_pool *pool, int64_t count, ckv_task task, void 
   os_lock(&pool->lock);
   pool->open = false;
   os_unlock(&pool->lock);
-  for (int32_t spin = 0; spin < SPINS; spin++) {
+  int32_t turns = 0;
+  int64_t start = 0;
+  do {
     if (atomic_load_explicit(&pool->inside, memory_order_acquire) == 0) return;
-    os_relax();
-  }
+  } while (keep_spinning(&turns, &start));
   os_lock(&pool->lock);
   while (atomic_load(&pool->inside) != 0) os_wait(&pool->left, &pool->lock);
   os_unlock(&pool->lock);

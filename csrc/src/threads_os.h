@@ -33,8 +33,16 @@ static inline void os_thread_join(os_thread thread) {
   WaitForSingleObject(thread, INFINITE);
   CloseHandle(thread);
 }
+
+static inline int64_t os_nanoseconds(void) {
+  LARGE_INTEGER count, frequency;
+  QueryPerformanceCounter(&count);
+  QueryPerformanceFrequency(&frequency);
+  return (int64_t)((double)count.QuadPart * 1e9 / (double)frequency.QuadPart);
+}
 #else
 #  include <pthread.h>
+#  include <time.h>
 
 typedef pthread_t os_thread;
 typedef pthread_mutex_t os_mutex;
@@ -54,6 +62,12 @@ static inline bool os_thread_start(os_thread *thread, void *(*main)(void *), voi
   return pthread_create(thread, NULL, main, arg) == 0;
 }
 static inline void os_thread_join(os_thread thread) { pthread_join(thread, NULL); }
+
+static inline int64_t os_nanoseconds(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
 #endif
 
 // A hint to the core that this is a spin loop.

@@ -69,6 +69,22 @@ static void pools_are_independent(void) {
   ckv_thread_pool_free(second);
 }
 
+// A worker that wakes up late must not take indices of the next job for the last one.
+static void jobs_follow_each_other_at_once(void) {
+  enum { JOBS = 30000, TASKS = 3 };
+  static job jobs[2];
+  ckv_thread_pool *pool = ckv_thread_pool_create(6);
+  CHECK(pool, "a pool");
+  if (!pool) return;
+  jobs[0].size = jobs[1].size = 6;
+  for (int32_t i = 0; i < JOBS; i++) ckv_parallel_for(pool, TASKS, count_task, &jobs[i % 2]);
+  for (int32_t i = 0; i < 2 * TASKS; i++) {
+    const int32_t runs = atomic_load(&jobs[i / TASKS].runs[i % TASKS]);
+    CHECK(runs == JOBS / 2, "job %d, task %d ran %d times", i / TASKS, i % TASKS, runs);
+  }
+  ckv_thread_pool_free(pool);
+}
+
 static void the_default_is_the_usable_cores(void) {
   ckv_thread_pool *pool = ckv_thread_pool_create(0);
   CHECK(pool && ckv_thread_pool_size(pool) == ckv_usable_cores(), "%d cores", ckv_usable_cores());
@@ -81,6 +97,7 @@ int main(void) {
   every_index_runs_once();
   pools_come_and_go();
   pools_are_independent();
+  jobs_follow_each_other_at_once();
   the_default_is_the_usable_cores();
   return test_end();
 }

@@ -53,16 +53,16 @@ typedef struct ckv_llama_model_info {
 
 typedef struct ckv_llama_context_params {
   uint32_t struct_size;
-  int32_t context_size;     // cells of the KV cache; 0: what the model was trained for
-  int32_t batch_size;       // most tokens in one decode call
-  int32_t micro_batch_size; // most tokens in one graph
-  int32_t num_threads;      // 0: one per core that this process may use
-  int32_t key_type;         // ckv_dtype
-  int32_t value_type;       // ckv_dtype
+  int32_t context_size;      // cells of the KV cache; 0: what the model was trained for
+  int32_t batch_size;        // most tokens in one decode call
+  int32_t micro_batch_size;  // most tokens in one graph
+  int32_t num_threads;       // 0: one per core that this process may use
+  int32_t key_type;          // ckv_dtype
+  int32_t value_type;        // ckv_dtype
   int32_t num_sequences;
-  int32_t flash_attention;  // 0: off; then nothing can be compressed
+  int32_t flash_attention;      // 0: off; then nothing can be compressed
   int32_t full_sliding_window;  // 1: sliding-window layers keep all cells, so positions can shift
-  int32_t isa;              // ckv_isa of the compression
+  int32_t isa;                  // ckv_isa of the compression
   int32_t reserved;
 } ckv_llama_context_params;
 
@@ -91,15 +91,15 @@ typedef struct ckv_llama_sampler_params {
 
 typedef struct ckv_llama_report {
   uint32_t struct_size;
-  int32_t before;       // tokens in the cache
+  int32_t before;  // tokens in the cache
   int32_t after;
   int32_t num_layers;   // whose cache became shorter
   int32_t num_sliding;  // layers with a sliding window, left as they were
   int32_t max_heads;    // index sets per layer
   int64_t bytes_freed;
-  double select_ms;     // scores and indices
-  double compact_ms;    // rows moved, cells freed
-  double refresh_ms;    // the window's queries computed again, 0 if they were there
+  double select_ms;   // scores and indices
+  double compact_ms;  // rows moved, cells freed
+  double refresh_ms;  // the window's queries computed again, 0 if they were there
 } ckv_llama_report;
 
 // ---- The bridge itself --------------------------------------------------------------------------

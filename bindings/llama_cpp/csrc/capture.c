@@ -25,6 +25,11 @@ void ckvl_capture_forget(ckvl_capture *capture) {
   capture->next = -1;
   capture->rows = 0;
   for (int32_t l = 0; l < capture->num_layers; l++) capture->layers[l].rows = 0;
+  ckvl_capture_forget_cells(capture);
+}
+
+void ckvl_capture_forget_cells(ckvl_capture *capture) {
+  capture->has_cells = false;
   for (int32_t m = 0; m < CKVL_MAX_MASKS; m++) {
     capture->masks[m].tensor = NULL;
     capture->masks[m].count = 0;
@@ -45,9 +50,9 @@ static ckvl_layer *find_layer(ckvl_capture *capture, const struct ggml_tensor *n
         layer->num_q_heads == found.num_q_heads && layer->key_dim == found.key_dim) {
       return layer;
     }
-    capture->status = ckvl_fail(&capture->reason, CKV_ERROR_UNSUPPORTED,
-                                "Expected one attention per layer but layer %d has two kinds",
-                                found.index);
+    capture->status =
+        ckvl_fail(&capture->reason, CKV_ERROR_UNSUPPORTED,
+                  "Expected one attention per layer but layer %d has two kinds", found.index);
     return NULL;
   }
   if (capture->num_layers == capture->capacity) {
@@ -60,8 +65,8 @@ static ckvl_layer *find_layer(ckvl_capture *capture, const struct ggml_tensor *n
     capture->layers = grown;
     capture->capacity = capacity;
   }
-  const size_t bytes = sizeof(float) * CKVL_WINDOW * (size_t)found.num_q_heads *
-                       (size_t)found.key_dim;
+  const size_t bytes =
+      sizeof(float) * CKVL_WINDOW * (size_t)found.num_q_heads * (size_t)found.key_dim;
   found.queries = malloc(bytes);
   if (!found.queries) {
     capture->status = ckvl_fail_memory(&capture->reason, bytes);
@@ -106,8 +111,8 @@ static void append_queries(const ckvl_capture *capture, ckvl_layer *layer,
 }
 
 // Reads the row of the node's newest token.
-static ckv_status read_mask(ckvl_capture *capture, ckvl_mask *mask, const struct ggml_tensor *tensor,
-                            int64_t row) {
+static ckv_status read_mask(ckvl_capture *capture, ckvl_mask *mask,
+                            const struct ggml_tensor *tensor, int64_t row) {
   const int32_t cells = (int32_t)tensor->ne[0];
   if (mask->capacity < cells) {
     int32_t *grown = realloc(mask->cells, sizeof *grown * (size_t)cells);
@@ -197,4 +202,5 @@ void ckvl_capture_end(ckvl_capture *capture, llama_pos next, bool decoded) {
   }
   capture->next = next;
   capture->rows = capture->num_layers ? capture->layers[0].rows : 0;
+  capture->has_cells = capture->rows > 0;
 }

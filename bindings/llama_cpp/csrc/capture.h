@@ -7,8 +7,8 @@
 #include "error.h"
 #include "llama_api.h"
 
-#define CKVL_WINDOW 64      // rows kept: the largest observation window of chunkkv.h
-#define CKVL_MAX_MASKS 2    // one cache has one mask; models with sliding windows have two caches
+#define CKVL_WINDOW 64    // rows kept: the largest observation window of chunkkv.h
+#define CKVL_MAX_MASKS 2  // one cache has one mask; models with sliding windows have two caches
 #define CKVL_MAX_LAYERS 1024
 
 // One layer of the cache, as its attention node showed it.
@@ -42,10 +42,11 @@ typedef struct ckvl_capture {
   ckvl_layer *layers;  // by rising index
   int32_t num_layers, capacity;
   ckvl_mask masks[CKVL_MAX_MASKS];
-  llama_pos from;    // rows before this position are not wanted
-  llama_pos next;    // position after the newest captured row; -1: nothing captured
-  int32_t rows;      // rows of every layer
-  ckv_status status; // of the last begin..end: why there is nothing, in `reason`
+  llama_pos from;     // rows before this position are not wanted
+  llama_pos next;     // position after the newest captured row; -1: nothing captured
+  int32_t rows;       // rows of every layer
+  bool has_cells;     // whether the masks are those of the newest captured row
+  ckv_status status;  // of the last begin..end: why there is nothing, in `reason`
   ckvl_error reason;
 } ckvl_capture;
 
@@ -54,6 +55,9 @@ void ckvl_capture_free(ckvl_capture *capture);
 
 // Forgets rows and cells, not the layers.
 void ckvl_capture_forget(ckvl_capture *capture);
+
+// The sequence's tokens have got other cells: the queries are still theirs, the masks are void.
+void ckvl_capture_forget_cells(ckvl_capture *capture);
 
 // Around a decode call with `tokens` tokens of the sequence from position `first` on, in order, and
 // of no other sequence. Rows from position `from` on are captured, at most the newest CKVL_WINDOW;

@@ -102,8 +102,8 @@ ckv_status ckvl_cells_read(const ckvl_api *api, struct llama_context *ctx, llama
   } else {
     api->llama_state_seq_get_data_ext(ctx, data, bytes, ANY_SEQUENCE, LLAMA_STATE_SEQ_FLAGS_NONE);
     ckvl_reader reader = {.data = data, .size = bytes};
-    status = read_metadata(&reader, seq, api->llama_n_seq_max(ctx), tokens, (int32_t)most, cells,
-                           error);
+    status =
+        read_metadata(&reader, seq, api->llama_n_seq_max(ctx), tokens, (int32_t)most, cells, error);
   }
   if (!status && index && cells->count != count) {
     status = ckvl_fail(error, CKV_ERROR_UNSUPPORTED,

@@ -21,9 +21,9 @@ typedef struct ckvl_compaction {
   ckv_context *ckv;
   ckvl_error *error;
 
-  ckvl_cells cells;    // of the global cache
-  ckvl_layers global;  // the layers to compact
-  ckvl_layers sliding; // layers with a sliding window: their cache is carried over unchanged
+  ckvl_cells cells;     // of the global cache
+  ckvl_layers global;   // the layers to compact
+  ckvl_layers sliding;  // layers with a sliding window: their cache is carried over unchanged
   uint8_t *sliding_blob;
   size_t sliding_bytes;
   ckvl_kept kept;

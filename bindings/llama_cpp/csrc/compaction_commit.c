@@ -81,10 +81,9 @@ static ckv_status build_state(const ckvl_compaction *c, const buffers *b, size_t
   const size_t global = ckvl_blob_cache_bytes(&c->global, c->kept.len);
   const llama_state_seq_flags flags = LLAMA_STATE_SEQ_FLAGS_NONE;
   const size_t expected = c->api->llama_state_seq_get_size_ext(c->ctx, c->seq, flags);
-  const size_t read =
-      expected <= b->bytes
-          ? c->api->llama_state_seq_get_data_ext(c->ctx, b->blob, b->bytes, c->seq, flags)
-          : 0;
+  const size_t read = expected <= b->bytes ? c->api->llama_state_seq_get_data_ext(
+                                                 c->ctx, b->blob, b->bytes, c->seq, flags)
+                                           : 0;
   if (read == 0 || read != expected || read < CKVL_BLOB_HEADER_BYTES + global) {
     return ckvl_fail(c->error, CKV_ERROR_ENGINE,
                      "Expected the engine to save %zu bytes of state but found %zu", expected,
@@ -118,7 +117,8 @@ static ckv_status replace_state(const ckvl_compaction *c, const buffers *b) {
   }
   if (written == size && c->api->llama_memory_seq_pos_max(memory, c->seq) == newest) return CKV_OK;
   return ckvl_fail(c->error, CKV_ERROR_ENGINE,
-                   "Expected the engine to restore %zu bytes of state but found %zu", size, written);
+                   "Expected the engine to restore %zu bytes of state but found %zu", size,
+                   written);
 }
 
 ckv_status ckvl_compaction_commit(ckvl_compaction *c) {

@@ -99,8 +99,7 @@ static ckv_status check_memory(const ckvl_compaction *c) {
 static ckv_status check_sizes(const ckvl_compaction *c) {
   const int32_t n = c->cells.count;
   const size_t rest = c->sliding_bytes ? c->sliding_bytes - CKVL_BLOB_HEADER_BYTES : 0;
-  const size_t expected =
-      CKVL_BLOB_HEADER_BYTES + ckvl_blob_cache_bytes(&c->global, n) + rest;
+  const size_t expected = CKVL_BLOB_HEADER_BYTES + ckvl_blob_cache_bytes(&c->global, n) + rest;
   const size_t found =
       c->api->llama_state_seq_get_size_ext(c->ctx, c->seq, LLAMA_STATE_SEQ_FLAGS_NONE);
   if (expected == found) return CKV_OK;
@@ -123,10 +122,11 @@ ckv_status ckvl_compaction_prepare(ckvl_compaction *c) {
   }
   const llama_pos newest =
       c->api->llama_memory_seq_pos_max(c->api->llama_get_memory(c->ctx), c->seq);
-  if (capture->rows < 1 || capture->next != newest + 1) {
-    return ckvl_fail(c->error, CKV_ERROR_INVALID_ARGUMENT,
-                     "Expected the queries up to position %d but those captured end at %d", newest,
-                     capture->next - 1);
+  if (!capture->has_cells || capture->next != newest + 1) {
+    return ckvl_fail(
+        c->error, CKV_ERROR_INVALID_ARGUMENT,
+        "Expected the queries and cells up to position %d but those captured end at %d", newest,
+        capture->next - 1);
   }
   int32_t mask;
   ckv_status status = classify_layers(c, &mask);
@@ -135,9 +135,10 @@ ckv_status ckvl_compaction_prepare(ckvl_compaction *c) {
                              capture->masks[mask].count, &c->cells, c->error);
   }
   if (!status && c->cells.is_shared) {
-    status = ckvl_fail(c->error, CKV_ERROR_UNSUPPORTED,
-                       "Expected a sequence with cells of its own but found cells that a copy of it "
-                       "shares: rows are moved in place, so remove the other one first");
+    status =
+        ckvl_fail(c->error, CKV_ERROR_UNSUPPORTED,
+                  "Expected a sequence with cells of its own but found cells that a copy of it "
+                  "shares: rows are moved in place, so remove the other one first");
   }
   if (!status) status = check_memory(c);
   if (!status) status = check_sizes(c);

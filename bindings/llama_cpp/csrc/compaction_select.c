@@ -96,9 +96,8 @@ static ckv_status prepare_sets(ckvl_compaction *c, const ckv_params *params, int
       *max_scores = ckv_score_heads(params, kv_heads);
     }
   }
-  const ckv_status status =
-      ckvl_kept_init(&c->kept, c->global.count, max_heads,
-                     ckv_kept_capacity(params, c->cells.count), c->error);
+  const ckv_status status = ckvl_kept_init(&c->kept, c->global.count, max_heads,
+                                           ckv_kept_capacity(params, c->cells.count), c->error);
   if (status) return status;
   for (int32_t l = 0; l < c->global.count; l++) {
     c->kept.layer[l] = c->global.data[l]->index;

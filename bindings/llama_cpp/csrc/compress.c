@@ -33,8 +33,8 @@ static ckv_status check_model(ckv_llama_context *context) {
 }
 
 // Checks the sequence, computes missing queries of its newest `window` tokens, and prepares.
-static ckv_status prepare(ckv_llama_context *context, int32_t s, int32_t window,
-                          ckvl_compaction *c, ckv_llama_report *report) {
+static ckv_status prepare(ckv_llama_context *context, int32_t s, int32_t window, ckvl_compaction *c,
+                          ckv_llama_report *report) {
   ckvl_sequence *sequence = &context->sequences[s];
   ckv_status status = check_model(context);
   if (status) return status;
@@ -81,8 +81,8 @@ static ckv_status commit(ckv_llama_context *context, int32_t s, ckvl_compaction 
     context->error = whole;
   }
   if (status) return status;
-  // Cells have moved: what the mask said of them is void.
-  ckvl_capture_forget(&sequence->capture);
+  ckvl_capture_forget_cells(&sequence->capture);
+  sequence->windows_cut = sequence->windows_cut || c->sliding.count > 0;
   report->compact_ms = now_ms() - start;
   report->after = c->kept.len;
   report->bytes_freed = (int64_t)ckvl_blob_row_bytes(&c->global) * (report->before - report->after);
@@ -157,8 +157,7 @@ static ckv_status copy_indices(ckv_llama_context *context, int32_t num_layers, i
                      "%d",
                      num_layers, num_heads, num_kept);
   }
-  const ckv_status status =
-      ckvl_kept_init(kept, num_layers, num_heads, num_kept, &context->error);
+  const ckv_status status = ckvl_kept_init(kept, num_layers, num_heads, num_kept, &context->error);
   if (status) return status;
   kept->len = num_kept;
   for (int32_t l = 0; l < num_layers; l++) kept->heads[l] = num_heads;

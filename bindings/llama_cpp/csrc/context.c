@@ -85,20 +85,22 @@ static ckv_status check_params(ckv_llama_context *context, const ckv_llama_conte
   ckvl_error *error = &context->error;
   if (!p || p->struct_size != sizeof *p || p->reserved != 0 || context->ctx ||
       !context->model->model) {
-    return ckvl_fail(error, CKV_ERROR_INVALID_ARGUMENT,
-                     "Expected params of %zu bytes for a context that is not yet initialised, and a "
-                     "loaded model",
-                     sizeof *p);
+    return ckvl_fail(
+        error, CKV_ERROR_INVALID_ARGUMENT,
+        "Expected params of %zu bytes for a context that is not yet initialised, and a "
+        "loaded model",
+        sizeof *p);
   }
   if (p->context_size < 0 || p->batch_size < 1 || p->micro_batch_size < 1) {
-    return ckvl_fail(error, CKV_ERROR_INVALID_ARGUMENT,
-                     "Expected a context size of at least 0 and batch sizes of at least 1 token but "
-                     "found %d, %d and %d",
-                     p->context_size, p->batch_size, p->micro_batch_size);
+    return ckvl_fail(
+        error, CKV_ERROR_INVALID_ARGUMENT,
+        "Expected a context size of at least 0 and batch sizes of at least 1 token but "
+        "found %d, %d and %d",
+        p->context_size, p->batch_size, p->micro_batch_size);
   }
   if (p->num_sequences < 1 || p->num_sequences > 256) {
-    return ckvl_fail(error, CKV_ERROR_INVALID_ARGUMENT,
-                     "Expected 1 to 256 sequences but found %d", p->num_sequences);
+    return ckvl_fail(error, CKV_ERROR_INVALID_ARGUMENT, "Expected 1 to 256 sequences but found %d",
+                     p->num_sequences);
   }
   if (ggml_type_of(p->key_type) == GGML_TYPE_COUNT ||
       ggml_type_of(p->value_type) == GGML_TYPE_COUNT) {
@@ -223,10 +225,9 @@ ckv_status ckvl_enter(ckv_llama_context *context, int32_t sequence) {
                                          "Expected no prompt to be going in but found one"));
   }
   if (sequence >= 0 && sequence < context->num_sequences) return CKV_OK;
-  return ckvl_leave(context,
-                    ckvl_fail(&context->error, CKV_ERROR_INVALID_ARGUMENT,
-                              "Expected a sequence from 0 to %d but found %d",
-                              context->num_sequences - 1, sequence));
+  return ckvl_leave(context, ckvl_fail(&context->error, CKV_ERROR_INVALID_ARGUMENT,
+                                       "Expected a sequence from 0 to %d but found %d",
+                                       context->num_sequences - 1, sequence));
 }
 
 ckv_status ckvl_enter_prefill(ckv_llama_context *context) {

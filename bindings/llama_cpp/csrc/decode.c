@@ -19,6 +19,7 @@ void ckvl_sequence_clear(ckvl_sequence *sequence) {
   sequence->num_tokens = 0;
   sequence->has_logits = false;
   sequence->shift_pending = false;
+  sequence->windows_cut = false;
   ckvl_capture_forget(&sequence->capture);
 }
 
@@ -158,7 +159,8 @@ ckv_status ckvl_refresh_window(ckv_llama_context *context, int32_t s, int32_t ro
   ckvl_sequence *sequence = &context->sequences[s];
   const ckvl_capture *capture = &sequence->capture;
   // What made the capture fail would make it fail again.
-  *was_needed = !capture->status && (capture->next != sequence->next || capture->rows < rows);
+  *was_needed = !capture->status &&
+                (!capture->has_cells || capture->next != sequence->next || capture->rows < rows);
   if (!*was_needed) return CKV_OK;
   ckv_status status = check_refresh(context, s, rows);
   if (status) return status;
@@ -175,5 +177,8 @@ ckv_status ckvl_refresh_window(ckv_llama_context *context, int32_t s, int32_t ro
     status = ckvl_decode(context, s, again + done, step, end - rows, is_last && had_logits);
     done += step;
   }
-  return status;
+  if (!status) return CKV_OK;
+  const ckvl_error cause = context->error;
+  return ckvl_fail(&context->error, status, "The newest %d tokens were lost: %.900s",
+                   end - sequence->next, cause.text);
 }

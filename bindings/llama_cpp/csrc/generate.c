@@ -107,9 +107,10 @@ static ckv_status step(ckv_llama_context *context, int32_t s, ckv_llama_sampler 
                      "Expected a sampler of the context's model but found another's");
   }
   if (!sequence->has_logits) {
-    return ckvl_fail(&context->error, CKV_ERROR_INVALID_ARGUMENT,
-                     "Expected a sequence that ends with a prompt or a generated token but found %s",
-                     sequence->next ? "none of them last" : "an empty one");
+    return ckvl_fail(
+        &context->error, CKV_ERROR_INVALID_ARGUMENT,
+        "Expected a sequence that ends with a prompt or a generated token but found %s",
+        sequence->next ? "none of them last" : "an empty one");
   }
   *token = pick(sampler, sequence->logits);
   if (*token < 0) {
@@ -118,8 +119,9 @@ static ckv_status step(ckv_llama_context *context, int32_t s, ckv_llama_sampler 
   }
   *is_end = ckv_llama_is_end_of_generation(context->model, *token);
   if (*is_end) return CKV_OK;
-  // No queries are captured here: generating costs what it costs without this library.
-  return ckvl_decode(context, s, token, 1, INT32_MAX, true);
+  // No queries are captured here unless they could not be had later: generating costs what it costs
+  // without this library.
+  return ckvl_decode(context, s, token, 1, sequence->windows_cut ? 0 : INT32_MAX, true);
 }
 
 ckv_status ckv_llama_generate_step(ckv_llama_context *context, int32_t sequence,

@@ -70,10 +70,11 @@ ckv_status ckvl_kept_check(const ckvl_kept *kept, int32_t n, ckvl_error *error) 
       const int32_t *indices = ckvl_kept_indices(kept, l) + (size_t)h * (size_t)kept->capacity;
       for (int32_t i = 0, previous = -1; i < kept->len; previous = indices[i++]) {
         if (indices[i] > previous && indices[i] < n) continue;
-        return ckvl_fail(error, CKV_ERROR_INVALID_ARGUMENT,
-                         "Expected the kept indices of layer %d to rise inside 0 to %d but found %d "
-                         "after %d",
-                         kept->layer[l], n - 1, indices[i], previous);
+        return ckvl_fail(
+            error, CKV_ERROR_INVALID_ARGUMENT,
+            "Expected the kept indices of layer %d to rise inside 0 to %d but found %d "
+            "after %d",
+            kept->layer[l], n - 1, indices[i], previous);
       }
       if (indices[kept->len - 1] != n - 1) {
         return ckvl_fail(error, CKV_ERROR_INVALID_ARGUMENT,

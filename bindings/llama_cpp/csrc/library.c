@@ -5,7 +5,7 @@
 
 #if defined(_WIN32)
 
-#include <windows.h>
+#  include <windows.h>
 
 void *ckvl_library_open(const char *path, char *error, size_t error_bytes) {
   // The altered search path finds ggml's libraries next to llama's.
@@ -28,7 +28,7 @@ void *ckvl_library_symbol(void *library, const char *name) {
 
 #else
 
-#include <dlfcn.h>
+#  include <dlfcn.h>
 
 void *ckvl_library_open(const char *path, char *error, size_t error_bytes) {
   void *const library = dlopen(path, RTLD_NOW | RTLD_LOCAL);

@@ -29,12 +29,15 @@ struct ckv_llama_model {
 // One sequence of a context.
 typedef struct ckvl_sequence {
   ckvl_capture capture;
-  llama_pos next;         // position of the next token
-  int32_t *tokens;        // the newest tokens, up to position next - 1, oldest first
+  llama_pos next;   // position of the next token
+  int32_t *tokens;  // the newest tokens, up to position next - 1, oldest first
   int32_t num_tokens, token_capacity;
-  float *logits;          // [vocab_size], NULL until the first prompt
+  float *logits;  // [vocab_size], NULL until the first prompt
   bool has_logits;
   bool shift_pending;
+  // Sliding windows hold no more than what the next token sees: the newest tokens cannot be decoded
+  // again, so that the queries of all of them must be captured.
+  bool windows_cut;
 } ckvl_sequence;
 
 // A prompt that is going in.
@@ -73,7 +76,7 @@ struct ckv_llama_sampler {
   ckv_llama_model *model;
   struct llama_sampler *chain;
   llama_token_data *candidates;  // [vocab_size]
-  llama_token *ends;  // tokens that are never picked
+  llama_token *ends;             // tokens that are never picked
   int32_t num_ends;
 };
 

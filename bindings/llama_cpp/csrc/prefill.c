@@ -19,9 +19,8 @@ static ckv_status save_sliding(ckv_llama_context *context, ckvl_prefill *prefill
       engine->api.llama_state_seq_get_size_ext(context->ctx, prefill->sequence, flags);
   prefill->sliding_blob = malloc(prefill->sliding_bytes + 1);
   if (!prefill->sliding_blob) return ckvl_fail_memory(&context->error, prefill->sliding_bytes);
-  const size_t read =
-      engine->api.llama_state_seq_get_data_ext(context->ctx, prefill->sliding_blob,
-                                               prefill->sliding_bytes, prefill->sequence, flags);
+  const size_t read = engine->api.llama_state_seq_get_data_ext(
+      context->ctx, prefill->sliding_blob, prefill->sliding_bytes, prefill->sequence, flags);
   if (read == prefill->sliding_bytes) return CKV_OK;
   return ckvl_fail(&context->error, CKV_ERROR_ENGINE,
                    "Expected %zu bytes of sliding-window state but found %zu",
@@ -59,11 +58,9 @@ static ckv_status undo(ckv_llama_context *context) {
   const int32_t s = prefill->sequence;
   ckv_status status = CKV_OK;
   api->llama_memory_seq_rm(context->memory, s, prefill->first, -1);
-  if (prefill->sliding_blob &&
-      api->llama_state_seq_set_data_ext(context->ctx, prefill->sliding_blob,
-                                        prefill->sliding_bytes, s,
-                                        LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY) !=
-          prefill->sliding_bytes) {
+  if (prefill->sliding_blob && api->llama_state_seq_set_data_ext(
+                                   context->ctx, prefill->sliding_blob, prefill->sliding_bytes, s,
+                                   LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY) != prefill->sliding_bytes) {
     api->llama_memory_seq_rm(context->memory, s, -1, -1);
     ckvl_sequence_clear(sequence);
     status = ckvl_fail(&context->error, CKV_ERROR_ENGINE,
@@ -75,6 +72,10 @@ static ckv_status undo(ckv_llama_context *context) {
     sequence->num_tokens = prefill->tokens_before;
     sequence->has_logits = prefill->had_logits;
     if (sequence->capture.next > prefill->first) ckvl_capture_forget(&sequence->capture);
+    if (prefill->sliding_blob) {
+      ckvl_capture_forget_cells(&sequence->capture);
+      sequence->windows_cut = true;
+    }
   }
   finish(prefill);
   return status;

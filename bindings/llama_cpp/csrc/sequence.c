@@ -38,10 +38,10 @@ int64_t ckv_llama_sequence_bytes(ckv_llama_context *context, int32_t sequence) {
   if (ckvl_enter(context, sequence)) return -1;
   const ckvl_api *api = &context->model->engine->api;
   // The state with its rows less the state without them.
-  const size_t all = api->llama_state_seq_get_size_ext(context->ctx, sequence,
-                                                       LLAMA_STATE_SEQ_FLAGS_NONE);
-  const size_t metadata = api->llama_state_seq_get_size_ext(context->ctx, sequence,
-                                                            LLAMA_STATE_SEQ_FLAGS_ON_DEVICE);
+  const size_t all =
+      api->llama_state_seq_get_size_ext(context->ctx, sequence, LLAMA_STATE_SEQ_FLAGS_NONE);
+  const size_t metadata =
+      api->llama_state_seq_get_size_ext(context->ctx, sequence, LLAMA_STATE_SEQ_FLAGS_ON_DEVICE);
   ckvl_leave(context, CKV_OK);
   return all >= metadata ? (int64_t)(all - metadata) : 0;
 }
@@ -75,8 +75,10 @@ static ckv_status remove_positions(ckv_llama_context *context, int32_t s, int32_
   }
   // After a compaction the position before the cut may itself be gone.
   const llama_pos newest = api->llama_memory_seq_pos_max(context->memory, s);
-  if (newest < 0) ckvl_sequence_clear(sequence);
-  else ckvl_sequence_truncate(sequence, newest + 1);
+  if (newest < 0)
+    ckvl_sequence_clear(sequence);
+  else
+    ckvl_sequence_truncate(sequence, newest + 1);
   return CKV_OK;
 }
 
@@ -113,6 +115,7 @@ static ckv_status copy(ckv_llama_context *context, int32_t from, int32_t to) {
   target->has_logits = source->has_logits;
   target->next = source->next;
   target->shift_pending = source->shift_pending;
+  target->windows_cut = source->windows_cut;
   return CKV_OK;
 }
 
@@ -146,8 +149,9 @@ static ckv_status shift(ckv_llama_context *context, int32_t s, int32_t delta) {
   const llama_pos oldest = cells.count ? cells.pos[0] : 0;
   ckvl_cells_free(&cells);
   if (shared) {
-    return ckvl_fail(&context->error, CKV_ERROR_UNSUPPORTED,
-                     "Expected a sequence with cells of its own but found cells that a copy shares");
+    return ckvl_fail(
+        &context->error, CKV_ERROR_UNSUPPORTED,
+        "Expected a sequence with cells of its own but found cells that a copy shares");
   }
   if ((int64_t)oldest + delta < 0 || (int64_t)sequence->next + delta > INT32_MAX) {
     return ckvl_fail(&context->error, CKV_ERROR_INVALID_ARGUMENT,
@@ -204,6 +208,7 @@ ckv_status ckv_llama_state_set(ckv_llama_context *context, int32_t s, const uint
   ckvl_capture_forget(&sequence->capture);
   sequence->next = newest + 1;
   sequence->has_logits = had_logits && same_end;
+  sequence->windows_cut = context->model->engine->host.llama_model_n_swa(context->model->model) > 0;
   if (known) {
     memcpy(known, tokens, sizeof *known * (size_t)num_tokens);
     free(sequence->tokens);

@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#define CELL_BYTES 12        // position, number of sequences, sequence
+#define CELL_BYTES 12          // position, number of sequences, sequence
 #define LAYER_HEADER_BYTES 12  // type, row bytes
 
 static const uint8_t *take(ckvl_reader *reader, size_t bytes) {
@@ -69,8 +69,10 @@ static int32_t find(const llama_pos *list, int32_t count, llama_pos value) {
   int32_t low = 0, high = count;
   while (low < high) {
     const int32_t middle = low + (high - low) / 2;
-    if (list[middle] < value) low = middle + 1;
-    else high = middle;
+    if (list[middle] < value)
+      low = middle + 1;
+    else
+      high = middle;
   }
   return low < count && list[low] == value ? low : -1;
 }

@@ -17,8 +17,7 @@ static int32_t hand_out(const char *text, int32_t length, char *out, int32_t cap
 
 int32_t ckv_llama_model_description(ckv_llama_model *model, char *text, int32_t capacity) {
   char whole[256];
-  const int32_t length =
-      model->engine->host.llama_model_desc(model->model, whole, sizeof whole);
+  const int32_t length = model->engine->host.llama_model_desc(model->model, whole, sizeof whole);
   if (length < 0) return TEXT_MISSING;
   return hand_out(whole, length < (int32_t)sizeof whole ? length : (int32_t)sizeof whole - 1, text,
                   capacity);
@@ -67,8 +66,8 @@ int32_t ckv_llama_apply_chat_template(ckv_llama_model *model, const char *chat_t
   size_t count;
   struct llama_chat_message *messages = unpack(packed, packed_bytes, &count);
   if (!messages) return TEXT_IMPOSSIBLE;
-  const int32_t length = host->llama_chat_apply_template(
-      chat_template, messages, count, open_assistant_turn != 0, text, capacity);
+  const int32_t length = host->llama_chat_apply_template(chat_template, messages, count,
+                                                         open_assistant_turn != 0, text, capacity);
   free(messages);
   return length < 0 ? TEXT_IMPOSSIBLE : length;
 }
@@ -76,9 +75,8 @@ int32_t ckv_llama_apply_chat_template(ckv_llama_model *model, const char *chat_t
 int32_t ckv_llama_tokenize(ckv_llama_model *model, const char *text, int32_t text_bytes,
                            int32_t add_special, int32_t parse_special, int32_t *tokens,
                            int32_t capacity) {
-  const int32_t count =
-      model->engine->host.llama_tokenize(model->vocab, text, text_bytes, tokens, capacity,
-                                         add_special != 0, parse_special != 0);
+  const int32_t count = model->engine->host.llama_tokenize(
+      model->vocab, text, text_bytes, tokens, capacity, add_special != 0, parse_special != 0);
   if (count == INT32_MIN) return -1;
   return count < 0 ? -count : count;
 }

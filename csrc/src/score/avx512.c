@@ -1,4 +1,5 @@
-// AVX-512 F/BW/DQ/VL: 32 rows x 12 tokens in 24 accumulators, keys broadcast by the FMA itself.
+// AVX-512 F/BW/DQ/VL: 32 rows x 8 tokens in 16 accumulators: twelve tokens would need more
+// address registers than there are.
 #include "../arch.h"
 #include "kernels.h"
 

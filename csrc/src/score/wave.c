@@ -82,7 +82,7 @@ bool ckv_score_next_wave(ckv_score_plan *plan, ckv_score_wave *wave) {
       continue;
     }
     const size_t bytes = range_bytes(range_sizes(plan, range.rows, range.num_tiles));
-    if (wave->count > 0 && (range.first_row > 0 || wave->bytes + bytes > WAVE_BYTES)) break;
+    if (wave->count > 0 && wave->bytes + bytes > WAVE_BYTES) break;
     range.first_tile = wave->num_tiles;
     range.first_block = wave->num_blocks;
     wave->ranges[wave->count++] = range;

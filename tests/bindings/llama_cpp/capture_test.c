@@ -129,6 +129,16 @@ static void reads_the_newest_tokens_cells(void) {
   CHECK(right, "%d cells", mask->count);
 }
 
+static void keeps_rows_when_cells_have_moved(void) {
+  set_up();
+  decode(0, 20, 0, 20);
+  CHECK(capture.has_cells, "no cells");
+  ckvl_capture_forget_cells(&capture);
+  CHECK(!capture.has_cells && has_rows(0, 20), "rows are gone with the cells");
+  decode(20, 1, 0, 1);
+  CHECK(capture.has_cells && has_rows(0, 21), "rows did not join");
+}
+
 static void forgets_a_call_that_failed(void) {
   set_up();
   decode(0, 20, 0, 20);
@@ -144,8 +154,8 @@ static void refuse(const char *text) {
   ckvl_capture_begin(&capture, 0, 8, 0);
   compute(&scratch);
   ckvl_capture_end(&capture, 8, true);
-  CHECK(capture.status == CKV_ERROR_UNSUPPORTED && strstr(capture.reason.text, text), "%s: %s", text,
-        capture.reason.text);
+  CHECK(capture.status == CKV_ERROR_UNSUPPORTED && strstr(capture.reason.text, text), "%s: %s",
+        text, capture.reason.text);
   CHECK(capture.rows == 0, "rows of a refused call");
   set_up();
   make_attention(&scratch, 0, 0, 8);
@@ -205,6 +215,7 @@ int main(void) {
   test_begin("llama_capture_test");
   keeps_the_newest_rows_across_graphs();
   reads_the_newest_tokens_cells();
+  keeps_rows_when_cells_have_moved();
   forgets_a_call_that_failed();
   refuses_other_kinds();
   refuses_layers_that_share_a_cache();

@@ -42,6 +42,7 @@ static void set_up(void) {
   capture.masks[0].count = fake_engine_cells(&engine, 0, capture.masks[0].cells);
   capture.next = TOKENS;
   capture.rows = 1;
+  capture.has_cells = true;
   compaction = (ckvl_compaction){.api = &engine.api,
                                  .ctx = fake_context(&engine),
                                  .capture = &capture,
@@ -99,8 +100,7 @@ static bool is_unchanged(int32_t sequence) {
     }
   }
   int32_t cells[FAKE_CELLS];
-  return fake_engine_cells(&engine, sequence, cells) ==
-         fake_engine_cells(&before, sequence, cells);
+  return fake_engine_cells(&engine, sequence, cells) == fake_engine_cells(&before, sequence, cells);
 }
 
 static bool is_compacted(void) {

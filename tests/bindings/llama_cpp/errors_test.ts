@@ -4,39 +4,15 @@
  *
  * @module
  */
-import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
-import {
-  ChunkKvError,
-  type ChunkKvErrorCode,
-  type LlamaContext,
-  LlamaModel,
-} from "chunkkv/llama-cpp";
+import { assertEquals } from "@std/assert";
+import { LlamaModel } from "chunkkv/llama-cpp";
 
 import { assertSameBits } from "./compare.ts";
-import { smolLm2, THREADS } from "./models.ts";
+import { prefilled, rejects, settings, throws, TOKENS } from "./expect_error.ts";
+import { smolLm2 } from "./models.ts";
 import { storyTokens } from "./prompts.ts";
 
 const model = await LlamaModel.load(smolLm2());
-const settings = { contextSize: 256, threads: THREADS };
-const TOKENS = 60;
-
-async function prefilled(options = {}): Promise<LlamaContext> {
-  const context = model.createContext({ ...settings, ...options });
-  await context.prefill(storyTokens(model, TOKENS));
-  return context;
-}
-
-function throws(run: () => unknown, code: ChunkKvErrorCode, includes: string): void {
-  assertEquals(assertThrows(run, ChunkKvError, includes).code, code);
-}
-
-async function rejects(
-  run: () => Promise<unknown>,
-  code: ChunkKvErrorCode,
-  includes: string,
-): Promise<void> {
-  assertEquals((await assertRejects(run, ChunkKvError, includes)).code, code);
-}
 
 // deno-lint-ignore no-explicit-any
 const BAD_COMPRESSIONS: [what: string, options: any, expected: string][] = [
@@ -62,7 +38,7 @@ const BAD_COMPRESSIONS: [what: string, options: any, expected: string][] = [
 ];
 
 Deno.test("compression refuses settings out of their range, and changes nothing", async (t) => {
-  using context = await prefilled();
+  using context = await prefilled(model);
   const state = context.saveState();
   for (const [what, options, expected] of BAD_COMPRESSIONS) {
     await t.step(what, () => {
@@ -74,7 +50,7 @@ Deno.test("compression refuses settings out of their range, and changes nothing"
 });
 
 Deno.test("given indices must fit the sequence, and nothing changes otherwise", async (t) => {
-  using context = await prefilled();
+  using context = await prefilled(model);
   const state = context.saveState();
   const layers = (set: number[], count = 30) => Array<number[]>(count).fill(set);
   const cases: [string, number[][] | number[][][], string][] = [
@@ -104,7 +80,7 @@ Deno.test("compression before a prompt says so", () => {
 });
 
 Deno.test("a context without flash attention runs, but cannot be compressed", async () => {
-  using context = await prefilled({ flashAttention: false });
+  using context = await prefilled(model, { flashAttention: false });
   const logits = context.logits();
   throws(() => context.compress({ keep: 0.5 }), "unsupported", "Expected a context with flash");
   assertSameBits(context.logits(), logits, "after the refusal");
@@ -145,125 +121,8 @@ Deno.test("generating in a full cache ends in an error, and what is there stays"
   assertEquals(context.tokenCount(), 259);
 });
 
-Deno.test("a prompt that is stopped leaves the sequence as it was", async (t) => {
-  using context = model.createContext({ ...settings, batchSize: 32, microBatchSize: 16 });
-  await context.prefill(storyTokens(model, TOKENS));
-  const [state, logits] = [context.saveState(), context.logits()];
-  const unchanged = () => {
-    assertEquals(context.tokenCount(), TOKENS);
-    assertEquals(context.saveState(), state);
-    assertSameBits(context.logits(), logits, "after the stop");
-  };
-  await t.step("between batches", async () => {
-    const controller = new AbortController();
-    const onProgress = ({ done }: { done: number }) => done === 64 && controller.abort("enough");
-    const error = await assertRejects(
-      () => context.prefill(storyTokens(model, 150, 9), { signal: controller.signal, onProgress }),
-      ChunkKvError,
-    );
-    assertEquals([error.code, error.cause], ["cancelled", "enough"]);
-    unchanged();
-  });
-  await t.step("inside a batch", async () => {
-    const controller = new AbortController();
-    setTimeout(() => controller.abort(), 30);
-    await rejects(
-      () => context.prefill(storyTokens(model, 150, 9), { signal: controller.signal }),
-      "cancelled",
-      "aborted",
-    );
-    unchanged();
-  });
-  await t.step("before it starts", async () => {
-    await rejects(
-      () => context.prefill([1, 2], { signal: AbortSignal.abort() }),
-      "cancelled",
-      "aborted",
-    );
-    unchanged();
-  });
-  await t.step("and compresses as if there had been none", () => {
-    const { refreshMilliseconds, after } = context.compress({ keep: 0.6 });
-    assertEquals([refreshMilliseconds, after], [0, 36]);
-  });
-});
-
-Deno.test("a generation that is stopped keeps what it has generated", async () => {
-  using context = await prefilled();
-  const controller = new AbortController();
-  let pieces = 0;
-  await rejects(
-    async () => {
-      for await (const _ of context.generate({ signal: controller.signal, temperature: 0 })) {
-        if (++pieces === 3) controller.abort();
-      }
-    },
-    "cancelled",
-    "aborted",
-  );
-  assertEquals(context.tokenCount(), TOKENS + 3);
-  context.logits();
-});
-
-Deno.test("an error in a progress callback undoes the prompt and is passed on", async () => {
-  using context = await prefilled({ batchSize: 32 });
-  const state = context.saveState();
-  const onProgress = ({ done }: { done: number }) => {
-    if (done > 0) throw new TypeError("mine");
-  };
-  await assertRejects(() => context.prefill(storyTokens(model, 90), { onProgress }), TypeError);
-  assertEquals(context.saveState(), state);
-});
-
-Deno.test("a second call meanwhile is refused, the first one goes on", async () => {
-  using context = await prefilled({ batchSize: 32 });
-  const running = context.prefill(storyTokens(model, 64, 5));
-  throws(() => context.compress({ keep: 0.5 }), "busy", "one call at a time");
-  throws(() => context.tokenCount(), "busy", "one call at a time");
-  await rejects(() => context.prefill([1]), "busy", "one call at a time");
-  await running;
-  assertEquals(context.tokenCount(), TOKENS + 64);
-});
-
-Deno.test("what has been disposed of says so; doing it again does nothing", async () => {
-  const context = await prefilled();
-  context[Symbol.dispose]();
-  context[Symbol.dispose]();
-  const uses: (() => unknown)[] = [
-    () => context.compress({ keep: 0.5 }),
-    () => context.compact([[0]]),
-    () => context.logits(),
-    () => context.tokenCount(),
-    () => context.kvBytes(),
-    () => context.clear(),
-    () => context.shift(1),
-    () => context.saveState(),
-  ];
-  for (const use of uses) throws(use, "disposed", "Expected a context but found it disposed of");
-  await rejects(() => context.prefill("text"), "disposed", "a context");
-  await rejects(() => context.generate().next(), "disposed", "a context");
-});
-
-Deno.test("disposing of a model disposes of its contexts", async () => {
-  const other = await LlamaModel.load(smolLm2());
-  const context = other.createContext(settings);
-  other[Symbol.dispose]();
-  throws(() => context.tokenCount(), "disposed", "a context");
-  throws(() => other.createContext(), "disposed", "Expected a model but found it disposed of");
-  throws(() => other.tokenizer.tokenize("a"), "disposed", "a model");
-});
-
-Deno.test("disposing while a prompt goes in stops it, and frees when it is back", async () => {
-  const context = model.createContext(settings);
-  const running = context.prefill(storyTokens(model, 250));
-  await new Promise((resolve) => setTimeout(resolve, 20));
-  context[Symbol.dispose]();
-  await assertRejects(() => running, ChunkKvError);
-  throws(() => context.tokenCount(), "disposed", "a context");
-});
-
 Deno.test("tokens outside the vocabulary are refused", async () => {
-  using context = await prefilled();
+  using context = await prefilled(model);
   for (const token of [-1, 49152, 0.5, NaN]) {
     await rejects(() => context.prefill([token]), "invalid_argument", "a token from 0 to 49151");
     throws(() => model.tokenizer.detokenize([token]), "invalid_argument", "a token from 0");
@@ -298,7 +157,7 @@ Deno.test("what the engine refuses is told in its words", () => {
 });
 
 Deno.test("samplers refuse settings out of their range", async () => {
-  using context = await prefilled();
+  using context = await prefilled(model);
   const cases = [
     { temperature: -1 },
     { temperature: NaN },
@@ -339,26 +198,6 @@ Deno.test("a file that is no model is told in the engine's words", async (t) => 
   } finally {
     Deno.removeSync(folder, { recursive: true });
   }
-});
-
-Deno.test("loading can be stopped", async () => {
-  await rejects(
-    () => LlamaModel.load(smolLm2(), { signal: AbortSignal.abort() }),
-    "cancelled",
-    "aborted",
-  );
-  const controller = new AbortController();
-  const loading = LlamaModel.load(smolLm2(), { signal: controller.signal, useMmap: false });
-  queueMicrotask(() => controller.abort());
-  await rejects(() => loading, "cancelled", "aborted");
-});
-
-Deno.test("loading tells how far it is", async () => {
-  const fractions: number[] = [];
-  using loaded = await LlamaModel.load(smolLm2(), { onProgress: (f) => fractions.push(f) });
-  assertEquals(fractions.at(-1), 1);
-  assert(fractions.every((fraction, i) => fraction >= (fractions[i - 1] ?? 0)));
-  assertEquals(loaded.info.numLayers, 30);
 });
 
 globalThis.addEventListener("unload", () => model[Symbol.dispose]());

@@ -18,16 +18,16 @@ typedef struct fake_engine {
   struct ggml_tensor keys[FAKE_LAYERS], values[FAKE_LAYERS];
   float key_data[FAKE_LAYERS][FAKE_CELLS * FAKE_HEADS * FAKE_KEY_DIM];
   float value_data[FAKE_LAYERS][FAKE_CELLS * FAKE_HEADS * FAKE_MAX_VALUE_DIM];
-  int32_t position[FAKE_CELLS];   // -1: the cell is free
-  uint32_t owners[FAKE_CELLS];    // a bit per sequence
+  int32_t position[FAKE_CELLS];  // -1: the cell is free
+  uint32_t owners[FAKE_CELLS];   // a bit per sequence
   // Faults.
   bool on_device;
   bool remove_refuses;
-  int32_t saves_to_fail;     // whole states of one sequence, after those to let pass
+  int32_t saves_to_fail;  // whole states of one sequence, after those to let pass
   int32_t saves_to_pass;
   int32_t restores_to_fail;
   uint32_t streams;
-  size_t extra_bytes;        // a part of the state that nobody expects
+  size_t extra_bytes;  // a part of the state that nobody expects
 } fake_engine;
 
 // Rows are distinct: layer, cell, head and side can be told from any element.

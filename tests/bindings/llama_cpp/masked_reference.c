@@ -17,20 +17,20 @@
 #define MAX_MASKS 2
 #define MINUS_INFINITY 0xFC00u
 
-#define FUNCTIONS(X)                                                                     \
-  X(ggml_backend_dev_by_type)                                                            \
-  X(ggml_backend_load_all_from_path)                                                     \
-  X(ggml_fp16_to_fp32)                                                                   \
-  X(llama_context_default_params)                                                        \
-  X(llama_decode)                                                                        \
-  X(llama_free)                                                                          \
-  X(llama_get_logits_ith)                                                                \
-  X(llama_init_from_model)                                                               \
-  X(llama_log_set)                                                                       \
-  X(llama_model_default_params)                                                          \
-  X(llama_model_free)                                                                    \
-  X(llama_model_get_vocab)                                                               \
-  X(llama_model_load_from_file)                                                          \
+#define FUNCTIONS(X)                 \
+  X(ggml_backend_dev_by_type)        \
+  X(ggml_backend_load_all_from_path) \
+  X(ggml_fp16_to_fp32)               \
+  X(llama_context_default_params)    \
+  X(llama_decode)                    \
+  X(llama_free)                      \
+  X(llama_get_logits_ith)            \
+  X(llama_init_from_model)           \
+  X(llama_log_set)                   \
+  X(llama_model_default_params)      \
+  X(llama_model_free)                \
+  X(llama_model_get_vocab)           \
+  X(llama_model_load_from_file)      \
   X(llama_vocab_n_tokens)
 
 typedef struct masked_reference {
@@ -40,15 +40,15 @@ typedef struct masked_reference {
   struct llama_model *model;
   struct llama_context *ctx;
   int32_t position;
-  int32_t num_dropping;              // layers that mask anything
-  uint8_t *dropped[MAX_LAYERS];      // by cell: 1 if the layer may not see it
+  int32_t num_dropping;          // layers that mask anything
+  uint8_t *dropped[MAX_LAYERS];  // by cell: 1 if the layer may not see it
   int32_t num_cells[MAX_LAYERS];
   struct {
     struct ggml_tensor *tensor;
     uint16_t *original;
   } masks[MAX_MASKS];
-  int32_t window;                    // rows whose attention is summed up, 0: none
-  double *attention[MAX_LAYERS];     // by cell: of the newest `window` tokens of the last call
+  int32_t window;                 // rows whose attention is summed up, 0: none
+  double *attention[MAX_LAYERS];  // by cell: of the newest `window` tokens of the last call
 } masked_reference;
 
 #if defined(_WIN32)
@@ -59,8 +59,8 @@ typedef struct masked_reference {
 
 EXPORT uint32_t masked_reference_version(void);
 EXPORT masked_reference *masked_reference_new(const char *library, const char *directory,
-                                              const char *model, int32_t context_size,
-                                              int32_t type, int32_t threads);
+                                              const char *model, int32_t context_size, int32_t type,
+                                              int32_t threads);
 EXPORT void masked_reference_free(masked_reference *r);
 EXPORT int32_t masked_reference_drop(masked_reference *r, int32_t layer, const uint8_t *dropped,
                                      int32_t cells);
@@ -111,8 +111,8 @@ static void sum_attention(masked_reference *r, const struct ggml_tensor *node, i
   memcpy(&scale, node->op_params, sizeof scale);
   for (int64_t h = 0; h < q->ne[2]; h++) {
     for (int64_t row = q->ne[1] - r->window; row < q->ne[1]; row++) {
-      const float *query = (const float *)((const char *)q->data + h * (int64_t)q->nb[2] +
-                                           row * (int64_t)q->nb[1]);
+      const float *query =
+          (const float *)((const char *)q->data + h * (int64_t)q->nb[2] + row * (int64_t)q->nb[1]);
       const uint16_t *seen =
           (const uint16_t *)((const char *)mask->data + row * (int64_t)mask->nb[1]);
       double sum = 0, most = -INFINITY;
@@ -159,9 +159,9 @@ static bool open_engine(masked_reference *r, const char *path, const char *direc
   void *library = ckvl_library_open(path, error, sizeof error);
   if (!library) return false;
   void *symbol;
-#define X(name)                                    \
-  symbol = ckvl_library_symbol(library, #name);    \
-  if (!symbol) return false;                       \
+#define X(name)                                 \
+  symbol = ckvl_library_symbol(library, #name); \
+  if (!symbol) return false;                    \
   memcpy(&r->name, &symbol, sizeof symbol);
   FUNCTIONS(X)
 #undef X
@@ -227,8 +227,8 @@ int32_t masked_reference_attention(masked_reference *r, int32_t layer, double *s
 }
 
 // Decodes at the end; writes the newest token's logits. window > 0: notes its attention.
-int32_t masked_reference_decode(masked_reference *r, int32_t *tokens, int32_t count,
-                                int32_t window, float *logits) {
+int32_t masked_reference_decode(masked_reference *r, int32_t *tokens, int32_t count, int32_t window,
+                                float *logits) {
   llama_seq_id sequence = 0;
   llama_pos *positions = malloc(sizeof *positions * (size_t)count);
   int32_t *owner_counts = malloc(sizeof *owner_counts * (size_t)count);
@@ -243,8 +243,12 @@ int32_t masked_reference_decode(masked_reference *r, int32_t *tokens, int32_t co
       owners[i] = &sequence;
     }
     outputs[count - 1] = 1;
-    struct llama_batch batch = {.n_tokens = count, .token = tokens, .pos = positions,
-                                .n_seq_id = owner_counts, .seq_id = owners, .logits = outputs};
+    struct llama_batch batch = {.n_tokens = count,
+                                .token = tokens,
+                                .pos = positions,
+                                .n_seq_id = owner_counts,
+                                .seq_id = owners,
+                                .logits = outputs};
     result = r->llama_decode(r->ctx, batch);
   }
   free(positions);

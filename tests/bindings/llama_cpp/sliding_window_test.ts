@@ -65,6 +65,12 @@ Deno.test("a prompt longer than the window, turn after turn", async () => {
   assertSameBits(context.logits(), other.logits(), "after the second turn");
   assertEquals(context.compress({ keep: 0.5 }).before, 152);
   assertEquals([context.tokenCount(), context.cellCount()], [600, 76]);
+  // The windows hold just what the next token sees, so generated tokens are captured as they come.
+  const options = { temperature: 0, maxTokens: 3, ignoreEnd: true };
+  for await (const _ of context.generate(options));
+  const { refreshMilliseconds, ...third } = context.compress({ budget: 50 });
+  assertEquals([third.before, third.after, refreshMilliseconds], [79, 50, 0]);
+  assertEquals(context.positions().at(-1), 602);
 });
 
 Deno.test("a cancelled turn gives sliding windows back what it pushed out of them", async () => {
@@ -84,6 +90,9 @@ Deno.test("a cancelled turn gives sliding windows back what it pushed out of the
   );
   assertEquals(context.tokenCount(), 60);
   assertEquals(context.saveState(), state);
+  // The windows are in other cells now: layers are still told apart.
+  const { before, after, slidingLayers } = context.compress({ budget: 40 });
+  assertEquals([before, after, slidingLayers], [60, 40, 15]);
 });
 
 Deno.test("positions shift only where sliding windows are full", async () => {
