@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { basename } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Command } from "commander";
 import { LlamaModel } from "chunkkv/llama-cpp";
@@ -69,7 +70,8 @@ async function demo(options: DemoOptions): Promise<void> {
         `found ${tokens.length}`,
     );
   }
-  console.log(`${model.info.description}, llama.cpp ${model.engine.version}, unmodified`);
+  const name = basename(path);
+  console.log(`${name}, llama.cpp ${model.engine.version}, unmodified`);
   console.log(`${tokens.length} tokens of prompt, which end in: ${question} ${answerStart} ...\n`);
 
   const { signal } = interruption();
@@ -85,8 +87,13 @@ async function demo(options: DemoOptions): Promise<void> {
   console.log(formatTable(rows, COLUMNS));
   console.log(legend(rows));
   if (options.json) {
-    const args = { ...options, text: options.text ?? "red_headed_league.txt", question, answerStart };
-    await writeJson(options.json, results("demo", model.info.description, args, rows));
+    const args = {
+      ...options,
+      text: options.text ?? "red_headed_league.txt",
+      question,
+      answerStart,
+    };
+    await writeJson(options.json, results("demo", name, args, rows));
   }
 }
 
@@ -137,7 +144,9 @@ function legend(rows: readonly DemoRow[]): string {
     if (row.native_tps === null) continue;
     const ratio = row.decode_tps / row.native_tps;
     lines.push(
-      `${row.method} ${Math.round(row.keep * 100)}% decodes at ${decimals(ratio, 3)} of a context ` +
+      `${row.method} ${Math.round(row.keep * 100)}% decodes at ${
+        decimals(ratio, 3)
+      } of a context ` +
         `of that length that was never compressed (${decimals(row.native_tps, 1)} tok/s)`,
     );
     const share = 100 * (row.compress_ms ?? 0) / 1000 / row.prefill_s;

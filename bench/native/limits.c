@@ -3,7 +3,7 @@
 #include <stdlib.h>
 
 #include "alloc.h"
-#include "compact/copy.h"
+#include "limits_copy.h"
 #include "limits.h"
 
 #define LIMITS_API CKV_API
@@ -136,9 +136,8 @@ static void libc_copy(void *arg, int64_t index, int32_t thread) {
 static void stream_copy(void *arg, int64_t index, int32_t thread) {
   (void)thread;
   const copy_job *job = arg;
-  const int64_t at = index * job->piece;
-  ckv_copy_run(job->to + at, job->from + at, (size_t)piece_bytes(job, index), true);
-  ckv_copy_fence();
+  limits_copy(job->to + index * job->piece, job->from + index * job->piece,
+                  piece_bytes(job, index));
 }
 
 // GB/s of copying `bytes` bytes of memory to other memory, bytes read and bytes written both

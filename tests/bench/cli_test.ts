@@ -19,7 +19,16 @@ Deno.test("demo prints a table and writes the same rows as JSON", async () => {
   try {
     const json = `${folder}/demo.json`;
     const text = await shortText(folder, 1400);
-    const args = ["--text", text, "--question", "Who is Mr. Wilson?", "--max-tokens", "12", "--threads", "1"];
+    const args = [
+      "--text",
+      text,
+      "--question",
+      "Who is Mr. Wilson?",
+      "--max-tokens",
+      "12",
+      "--threads",
+      "2",
+    ];
     const { code, stdout, stderr } = await chunkkv([
       "demo",
       "--model",
@@ -32,7 +41,7 @@ Deno.test("demo prints a table and writes the same rows as JSON", async () => {
     const results: Results<DemoRow> = JSON.parse(await Deno.readTextFile(json));
     assertEquals(results.command, "demo");
     assertEquals(results.version, VERSION);
-    assert(results.machine.cores >= 1 && results.model, "machine and model are named");
+    assert(results.machine.cores >= 1 && results.model?.endsWith(".gguf"), "machine and model");
     const { rows } = results;
     assertEquals(
       rows.map(({ method, keep }) => `${method} ${keep}`),
@@ -79,7 +88,11 @@ const BAD_USAGE: [string, string[], string][] = [
   ["an answer of no tokens", ["demo", "--max-tokens", "0"], "whole number from 2 to 4096"],
   ["an answer of x tokens", ["demo", "--max-tokens", "x"], "whole number from 2 to 4096"],
   ["no threads", ["demo", "--threads", "0"], "whole number from 1 to 1024"],
-  ["a text that is not there", ["demo", "--text", "/nowhere.txt"], "--text to name a readable file"],
+  [
+    "a text that is not there",
+    ["demo", "--text", "/nowhere.txt"],
+    "--text to name a readable file",
+  ],
 ];
 
 for (const [what, args, words] of BAD_USAGE) {

@@ -27,6 +27,7 @@ ckv_llama_context *ckv_llama_context_new(ckv_llama_model *model) {
 // Everything that init made.
 static void tear_down(ckv_llama_context *context) {
   if (context->ctx) context->model->engine->host.llama_free(context->ctx);
+  ckvl_worker_pool_free(&context->workers);
   for (int32_t s = 0; context->sequences && s < context->num_sequences; s++) {
     ckvl_capture_free(&context->sequences[s].capture);
     free(context->sequences[s].tokens);
@@ -181,6 +182,8 @@ ckv_status ckv_llama_context_init(ckv_llama_context *context,
   } else {
     context->memory = context->model->engine->api.llama_get_memory(context->ctx);
     context->flash_attention = params->flash_attention != 0;
+    ckvl_worker_pool_attach(&context->workers, &context->model->engine->host, context->ctx,
+                            ckv_context_num_threads(context->ckv));
     status = allocate(context, params->num_sequences);
   }
   if (!status && !context->memory) {

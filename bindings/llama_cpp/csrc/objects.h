@@ -6,6 +6,7 @@
 
 #include "bridge.h"
 #include "compaction.h"
+#include "worker_pool.h"
 
 struct ckv_llama_engine {
   atomic_int references;
@@ -56,6 +57,7 @@ struct ckv_llama_context {
   struct llama_context *ctx;  // NULL until initialised
   llama_memory_t memory;
   ckv_context *ckv;
+  ckvl_worker_pool workers;
   int32_t num_sequences, batch_size;
   bool flash_attention;
   ckvl_sequence *sequences;

@@ -4,11 +4,9 @@
 #include "copy.h"
 
 enum {
-  RUNS_AHEAD = 32,           // runs that are known before they are copied
-  BYTES_AHEAD = 4096,        // and asked for: what memory delivers while it takes to answer
   STREAM_BYTES = 128 << 10,  // below this the moved rows may well be in a core's own cache
-  PIECE_BYTES = 64 << 10,    // least work of a task
-  TASKS_PER_THREAD = 8,
+  TASK_BYTES = 64 << 10,     // least work of a task
+  MOST_ROUNDS = 8,           // tasks per thread
 };
 
 typedef struct {
@@ -17,27 +15,41 @@ typedef struct {
   int32_t heads;        // rows side by side that move as one
   int64_t row_bytes;    // of those together
   int32_t head_groups;  // num_kv_heads / heads
-  int32_t parts;        // tasks that share one group: slices or pieces
+  int64_t groups;       // batch * head_groups: each has rows of its own
+  int64_t tasks;        // that share the groups, or
+  int32_t parts;        // that share each group
   bool in_place, stream;
 } job;
 
-// Rows [i, end) of a group still to be moved; of each the bytes [offset, offset + bytes).
+// What one task moves: rows [i, end) of a group, of each the bytes [offset, offset + bytes), and
+// all rows of the groups after it up to last_group.
 typedef struct {
   const job *job;
   const int32_t *indices;
+  int64_t group, last_group, offset, bytes;
   int32_t b, head, i, end;
-  int64_t offset, bytes;
 } cursor;
-
-typedef struct {
-  char *to;
-  const char *from;
-  int64_t bytes;
-} run;
 
 // Heads lie side by side in llama.cpp's cells and vLLM's NHD pages: one index set moves them all.
 static bool heads_are_adjacent(const ckv_kv_view *view, int64_t row_bytes) {
   return view->num_kv_heads == 1 || view->stride_head == row_bytes;
+}
+
+static void enter_group(cursor *c, int64_t group) {
+  const job *j = c->job;
+  c->group = group;
+  c->b = (int32_t)(group / j->head_groups);
+  c->head = (int32_t)(group % j->head_groups) * j->heads;
+  const int64_t set = (int64_t)c->b * j->kept->num_heads + (j->kept->num_heads > 1 ? c->head : 0);
+  c->indices = j->kept->indices + set * j->kept->capacity;
+  c->i = 0;
+  c->end = j->kept->lens[c->b];
+}
+
+static cursor at_groups(const job *j, int64_t first, int64_t last) {
+  cursor c = {.job = j, .last_group = last, .bytes = j->row_bytes};
+  enter_group(&c, first);
+  return c;
 }
 
 // How many tokens from t on lie stride_token apart for sure: the rest of t's block.
@@ -49,17 +61,20 @@ static int32_t least(int32_t a, int32_t b) { return a < b ? a : b; }
 
 // The next rows that follow each other in both places, found by their indices inside blocks and by
 // their addresses across them (a cell list whose neighbours are neighbours).
-static bool next_run(cursor *c, run *r) {
-  if (c->i >= c->end) return false;
+static bool next_run(cursor *c, ckv_run *r) {
+  while (c->i >= c->end) {
+    if (c->group + 1 >= c->last_group) return false;
+    enter_group(c, c->group + 1);
+  }
   const ckv_kv_view *src = c->job->src, *dst = c->job->dst;
   const bool packed = src->stride_token == c->bytes && dst->stride_token == c->bytes;
-  *r = (run){0};
+  *r = (ckv_run){0};
   do {
     const int32_t index = c->indices[c->i];
     char *to = ckv_row(dst, c->b, c->head, c->i) + c->offset;
     const char *from = ckv_row(src, c->b, c->head, index) + c->offset;
     if (r->bytes && (to != r->to + r->bytes || from != r->from + r->bytes)) break;
-    if (!r->bytes) *r = (run){to, from, 0};
+    if (!r->bytes) *r = (ckv_run){to, from, 0};
     int32_t rows = 1;
     if (packed) {
       const int32_t most = least(c->end - c->i, least(tokens_in_block(src, index),
@@ -72,36 +87,34 @@ static bool next_run(cursor *c, run *r) {
   return true;
 }
 
-// Runs in order, each asked for while earlier ones are copied.
-static void move_rows(cursor *c) {
-  run ring[RUNS_AHEAD];
-  uint32_t first = 0, last = 0;
-  int64_t ahead = 0;
-  for (;;) {
-    while (ahead < BYTES_AHEAD && last - first < RUNS_AHEAD) {
-      run *r = &ring[last % RUNS_AHEAD];
-      if (!next_run(c, r)) break;
-      last++;
-      ahead += r->bytes;
-      // Of a long run the start: once it is being read, the hardware goes on by itself.
-      ckv_prefetch_run(r->from, (size_t)(r->bytes < BYTES_AHEAD ? r->bytes : BYTES_AHEAD));
-    }
-    if (first == last) break;
-    const run *r = &ring[first++ % RUNS_AHEAD];
-    ahead -= r->bytes;
-    if (r->to != r->from) ckv_copy_run(r->to, r->from, (size_t)r->bytes, c->job->stream);
+// The next runs, long ones in pieces of which *rest is what is left over.
+static void fill_group(cursor *c, ckv_run *rest, ckv_run_group *g) {
+  g->count = g->next = 0;
+  g->bytes = g->offset = g->longest = 0;
+  while (!ckv_group_is_full(g)) {
+    if (rest->bytes == 0 && !next_run(c, rest)) return;
+    ckv_run piece = *rest;
+    if (piece.bytes > CKV_RUN_BYTES) piece.bytes = CKV_RUN_BYTES;
+    rest->to += piece.bytes;
+    rest->from += piece.bytes;
+    rest->bytes -= piece.bytes;
+    if (piece.to != piece.from) ckv_group_add(g, piece);
   }
-  ckv_copy_fence();
 }
 
-static cursor group_rows(const job *j, int64_t group) {
-  cursor c = {.job = j, .bytes = j->row_bytes};
-  c.b = (int32_t)(group / j->head_groups);
-  c.head = (int32_t)(group % j->head_groups) * j->heads;
-  const int64_t set = (int64_t)c.b * j->kept->num_heads + (j->kept->num_heads > 1 ? c.head : 0);
-  c.indices = j->kept->indices + set * j->kept->capacity;
-  c.end = j->kept->lens[c.b];
-  return c;
+// Runs in order; each group is asked for while the one before it is copied.
+static void move_rows(cursor *c) {
+  ckv_run_group groups[2];
+  ckv_run rest = {0};
+  fill_group(c, &rest, &groups[0]);
+  for (uint32_t now = 0; groups[now].count > 0; now ^= 1) {
+    ckv_run_group *ahead = &groups[now ^ 1];
+    fill_group(c, &rest, ahead);
+    for (int32_t i = 0; i < groups[now].count; i++) {
+      ckv_copy_run(groups[now].runs[i], c->job->stream, ahead);
+    }
+  }
+  ckv_copy_fence();
 }
 
 // In place, rows that come from where rows go must move in order; they are the first, as indices
@@ -120,9 +133,10 @@ static int32_t rows_in_order(const cursor *c) {
   return low;
 }
 
-static void move_group(void *arg, int64_t index, int32_t thread) {
+static void move_groups(void *arg, int64_t index, int32_t thread) {
   (void)thread;
-  cursor c = group_rows(arg, index);
+  const job *j = arg;
+  cursor c = at_groups(j, j->groups * index / j->tasks, j->groups * (index + 1) / j->tasks);
   move_rows(&c);
 }
 
@@ -130,7 +144,8 @@ static void move_group(void *arg, int64_t index, int32_t thread) {
 static void move_slice(void *arg, int64_t index, int32_t thread) {
   (void)thread;
   const job *j = arg;
-  cursor c = group_rows(j, index / j->parts);
+  const int64_t group = index / j->parts;
+  cursor c = at_groups(j, group, group + 1);
   const int64_t slice = index % j->parts;
   c.end = rows_in_order(&c);
   c.offset = j->row_bytes * slice / j->parts;
@@ -142,12 +157,19 @@ static void move_slice(void *arg, int64_t index, int32_t thread) {
 static void move_piece(void *arg, int64_t index, int32_t thread) {
   (void)thread;
   const job *j = arg;
-  cursor c = group_rows(j, index / j->parts);
+  const int64_t group = index / j->parts;
+  cursor c = at_groups(j, group, group + 1);
   const int64_t piece = index % j->parts;
   const int64_t begin = rows_in_order(&c), rows = c.end - begin;
   c.i = (int32_t)(begin + rows * piece / j->parts);
   c.end = (int32_t)(begin + rows * (piece + 1) / j->parts);
   move_rows(&c);
+}
+
+// As many tasks as keep every thread busy to the end, none too small to be worth it.
+static int64_t tasks_for(int64_t bytes, int64_t threads) {
+  const int64_t rounds = bytes / (threads * TASK_BYTES);
+  return threads * (rounds < 1 ? 1 : rounds > MOST_ROUNDS ? MOST_ROUNDS : rounds);
 }
 
 ckv_status ckv_compact_rows(ckv_context *ctx, const ckv_kv_view *src, const ckv_kv_view *dst,
@@ -159,25 +181,27 @@ ckv_status ckv_compact_rows(ckv_context *ctx, const ckv_kv_view *src, const ckv_
   j.heads = together ? src->num_kv_heads : 1;
   j.row_bytes = row_bytes * j.heads;
   j.head_groups = src->num_kv_heads / j.heads;
-  int64_t rows = 0;
-  for (int32_t b = 0; b < src->batch; b++) rows += (int64_t)kept->lens[b] * j.head_groups;
-  const int64_t bytes = rows * j.row_bytes, groups = (int64_t)src->batch * j.head_groups;
+  j.groups = (int64_t)src->batch * j.head_groups;
+  int64_t bytes = 0;
+  for (int32_t b = 0; b < src->batch; b++) bytes += kept->lens[b] * j.head_groups * j.row_bytes;
+  if (bytes == 0) return CKV_OK;
   j.stream = bytes >= STREAM_BYTES;
 
   const int64_t threads = ckv_thread_pool_size(ctx->pool);
-  const bool even = groups % threads == 0 || groups >= TASKS_PER_THREAD * threads;
-  if (even || bytes < 2 * PIECE_BYTES) {
-    ckv_parallel_for(ctx->pool, groups, move_group, &j);
+  j.tasks = threads == 1 || bytes < 2 * TASK_BYTES ? 1 : tasks_for(bytes, threads);
+  if (j.groups % threads == 0 || j.groups >= MOST_ROUNDS * threads || j.tasks == 1) {
+    while (j.tasks > threads && j.groups % j.tasks != 0 && j.groups < MOST_ROUNDS * threads) {
+      j.tasks -= threads;
+    }
+    ckv_parallel_for(ctx->pool, j.tasks, move_groups, &j);
     return CKV_OK;
   }
   if (j.in_place) {
     j.parts = 1;
-    while (groups * j.parts < threads && j.row_bytes / (2 * j.parts) >= 256) j.parts *= 2;
-    ckv_parallel_for(ctx->pool, groups * j.parts, move_slice, &j);
+    while (j.groups * j.parts < threads && j.row_bytes / (2 * j.parts) >= 256) j.parts *= 2;
+    ckv_parallel_for(ctx->pool, j.groups * j.parts, move_slice, &j);
   }
-  int64_t parts = (TASKS_PER_THREAD * threads + groups - 1) / groups;
-  if (parts > bytes / groups / PIECE_BYTES + 1) parts = bytes / groups / PIECE_BYTES + 1;
-  j.parts = (int32_t)parts;
-  ckv_parallel_for(ctx->pool, groups * j.parts, move_piece, &j);
+  j.parts = (int32_t)((j.tasks + j.groups - 1) / j.groups);
+  ckv_parallel_for(ctx->pool, j.groups * j.parts, move_piece, &j);
   return CKV_OK;
 }
