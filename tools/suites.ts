@@ -5,6 +5,7 @@
  */
 import { basename, join } from "node:path";
 
+import { arm64 } from "./arm64.ts";
 import { buildNative } from "./native.ts";
 import { buildDir, exists, repoRoot } from "./paths.ts";
 import { tee } from "./process.ts";
@@ -32,12 +33,23 @@ export const SUITES: Record<string, Suite> = {
     await buildNative({ folder, toolchain, defines, withoutBridge: true });
     return await runCTests(join(folder, "tests"), env);
   },
+  neon: async () => {
+    const { build, emulator } = arm64();
+    await buildNative(build);
+    // Emulation is slow: fewer rounds of the random cases.
+    const env = { CKV_TEST_ROUNDS: "1" };
+    return await runCTests(join(build.folder, "tests"), env, [emulator]);
+  },
 };
 
 /** The suites that run where none is named. */
 export const DEFAULT_SUITES = ["native", "deno", "examples", "golden"];
 
-async function runCTests(folder: string, env: Record<string, string>): Promise<Counts> {
+async function runCTests(
+  folder: string,
+  env: Record<string, string>,
+  emulator: string[] = [],
+): Promise<Counts> {
   const programs = [...Deno.readDirSync(folder)]
     .map((entry) => entry.name)
     .filter((name) => basename(name, ".exe").endsWith("_test"))
@@ -46,7 +58,10 @@ async function runCTests(folder: string, env: Record<string, string>): Promise<C
   const all: Counts[] = [];
   for (const program of programs) {
     console.log(`-- ${program}`);
-    const { code, output } = await tee([join(folder, program)], { cwd: repoRoot(), env });
+    const { code, output } = await tee([...emulator, join(folder, program)], {
+      cwd: repoRoot(),
+      env,
+    });
     if (code !== 0) console.log(`${program} ended with exit code ${code}`);
     all.push(readSummary(output, code));
   }

@@ -56,10 +56,11 @@ export function findToolchain(): Toolchain {
   return { cmake, ninja: venvProgram("ninja") ?? which("ninja"), compiler, env };
 }
 
-/** zig cc for this machine, with the arguments that it always gets; null if it is not installed. */
-export function zigCompiler(): string[] | null {
+/** zig cc for this machine or `target`, with the arguments that it always gets; null: not installed. */
+export function zigCompiler(
+  target: string | undefined = ZIG_TARGETS[`${process.platform}-${process.arch}`],
+): string[] | null {
   const zig = sitePackagesFile("ziglang", process.platform === "win32" ? "zig.exe" : "zig");
-  const target = ZIG_TARGETS[`${process.platform}-${process.arch}`];
   return zig && target ? [zig, "cc", "-target", target] : null;
 }
 

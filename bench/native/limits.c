@@ -3,8 +3,8 @@
 #include <stdlib.h>
 
 #include "alloc.h"
-#include "limits_copy.h"
 #include "limits.h"
+#include "limits_copy.h"
 
 #define LIMITS_API CKV_API
 #define LIMITS_ABI_VERSION 1
@@ -137,7 +137,7 @@ static void stream_copy(void *arg, int64_t index, int32_t thread) {
   (void)thread;
   const copy_job *job = arg;
   limits_copy(job->to + index * job->piece, job->from + index * job->piece,
-                  piece_bytes(job, index));
+              piece_bytes(job, index));
 }
 
 // GB/s of copying `bytes` bytes of memory to other memory, bytes read and bytes written both

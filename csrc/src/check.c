@@ -10,12 +10,12 @@
   if (!(condition)) return ckv_fail(ctx, CKV_ERROR_INVALID_ARGUMENT, __VA_ARGS__)
 
 // The struct_size rule is the same for every struct.
-#define EXPECT_STRUCT(pointer, name)                                                          \
-  do {                                                                                        \
-    EXPECT(pointer, "Expected %s but found NULL", name);                                      \
-    EXPECT((pointer)->struct_size == sizeof *(pointer),                                       \
-           "Expected %s.struct_size to be %zu but found %u", name, sizeof *(pointer),         \
-           (unsigned)(pointer)->struct_size);                                                 \
+#define EXPECT_STRUCT(pointer, name)                                                  \
+  do {                                                                                \
+    EXPECT(pointer, "Expected %s but found NULL", name);                              \
+    EXPECT((pointer)->struct_size == sizeof *(pointer),                               \
+           "Expected %s.struct_size to be %zu but found %u", name, sizeof *(pointer), \
+           (unsigned)(pointer)->struct_size);                                         \
   } while (0)
 
 ckv_status ckv_check_params(ckv_context *ctx, const ckv_params *p) {
@@ -98,13 +98,14 @@ static bool rows_are_disjoint(const ckv_kv_view *v, int64_t row_bytes) {
 
 ckv_status ckv_check_kv(ckv_context *ctx, const char *name, const ckv_kv_view *v) {
   EXPECT_STRUCT(v, name);
-  EXPECT(v->device == CKV_CPU || v->device == CKV_CUDA, "Expected %s.device to be 0 or 1 but found %d",
-         name, v->device);
+  EXPECT(v->device == CKV_CPU || v->device == CKV_CUDA,
+         "Expected %s.device to be 0 or 1 but found %d", name, v->device);
   if (v->device != CKV_CPU) {
-    return ckv_fail(ctx, CKV_ERROR_UNSUPPORTED, "Expected %s on the CPU but found it on CUDA", name);
+    return ckv_fail(ctx, CKV_ERROR_UNSUPPORTED, "Expected %s on the CPU but found it on CUDA",
+                    name);
   }
-  EXPECT(v->batch >= 0 && v->batch <= CKV_MAX_LEN, "Expected %s.batch to be at least 0 but found %d",
-         name, v->batch);
+  EXPECT(v->batch >= 0 && v->batch <= CKV_MAX_LEN,
+         "Expected %s.batch to be at least 0 but found %d", name, v->batch);
   EXPECT(v->num_kv_heads >= 1 && v->num_kv_heads <= CKV_MAX_HEADS,
          "Expected %s.num_kv_heads to be 1 to %d but found %d", name, CKV_MAX_HEADS,
          v->num_kv_heads);
@@ -145,7 +146,8 @@ ckv_status ckv_check_kv(ckv_context *ctx, const char *name, const ckv_kv_view *v
   EXPECT(rows_are_disjoint(v, row_bytes),
          "Expected rows of %s that share no bytes but found strides that overlap", name);
   for (int32_t b = 0; v->block_size && b < v->batch; b++) {
-    const int32_t blocks = (int32_t)(((int64_t)ckv_kv_len(v, b) + v->block_size - 1) / v->block_size);
+    const int32_t blocks =
+        (int32_t)(((int64_t)ckv_kv_len(v, b) + v->block_size - 1) / v->block_size);
     EXPECT(blocks <= v->max_blocks,
            "Expected at least %d blocks in a row of %s.block_table but found max_blocks %d", blocks,
            name, v->max_blocks);

@@ -10,9 +10,9 @@
 #include <stdio.h>
 
 #include "alloc.h"
-#include "limits_copy.h"
 #include "context.h"
 #include "limits.h"
+#include "limits_copy.h"
 #include "test.h"
 
 typedef struct settings {
@@ -85,7 +85,8 @@ static void choose(const settings *s, ckv_kept *kept) {
   const int32_t budget = (int32_t)((int64_t)s->n * s->keep / 100), window = 32;
   const int32_t chunks = (s->n - window) / s->chunk;
   for (int32_t set = 0; set < kept->batch * kept->num_heads; set++) {
-    int32_t *out = kept->indices + (int64_t)set * kept->capacity, need = (budget - window) / s->chunk;
+    int32_t *out = kept->indices + (int64_t)set * kept->capacity,
+            need = (budget - window) / s->chunk;
     int32_t count = 0;
     for (int32_t c = 0; c < chunks; c++) {
       if (test_int(1, chunks - c) > need) continue;
@@ -135,11 +136,12 @@ static int bench(const settings *s, ckv_context *ctx) {
   int64_t rows = 0;
   for (int32_t b = 0; b < s->batch; b++) rows += kept.lens[b];
   const double bytes = 2.0 * (double)(rows * s->kv_heads * row);
-  printf("%d thr %2d/%-3d b %d n %6d %-7s %-10s%s %4d caches %8.1f us %6.2f of %5.2f GB/s "
-         "of_limit %.3f\n",
-         ckv_thread_pool_size(ctx->pool), s->kv_heads, s->head_dim, s->batch, s->n,
-         ckv_dtype_name(s->dtype), s->layout, s->per_head ? " per head" : "", (int)caches, best * 1e6,
-         bytes / best * 1e-9, gbs, bytes / gbs * 1e-9 / best);
+  printf(
+      "%d thr %2d/%-3d b %d n %6d %-7s %-10s%s %4d caches %8.1f us %6.2f of %5.2f GB/s "
+      "of_limit %.3f\n",
+      ckv_thread_pool_size(ctx->pool), s->kv_heads, s->head_dim, s->batch, s->n,
+      ckv_dtype_name(s->dtype), s->layout, s->per_head ? " per head" : "", (int)caches, best * 1e6,
+      bytes / best * 1e-9, gbs, bytes / gbs * 1e-9 / best);
   fflush(stdout);
   ckv_free(data);
   ckv_free(table);

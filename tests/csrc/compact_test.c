@@ -2,19 +2,23 @@
 #include <string.h>
 
 #include "chunkkv.h"
+#include "compact/copy.h"
 #include "test.h"
 
-#define MAX_BYTES (1 << 20)
+#define MAX_BYTES (1 << 23)
+#define MAX_LEN 2400
+#define MAX_BLOCKS (3 * MAX_LEN + 3)
 
 static unsigned char original[MAX_BYTES], moved[MAX_BYTES], destination[MAX_BYTES];
 
 typedef struct {
   ckv_kv_view view;
   int32_t lens[3];
-  int32_t table[3 * 512];
+  int32_t table[MAX_BLOCKS];
 } layout;
 
-static void random_shape(layout *l) {
+// Long sequences take the streaming copies and are shared among threads; short ones do not.
+static void random_shape(layout *l, int32_t longest) {
   ckv_kv_view *v = &l->view;
   memset(v, 0, sizeof *v);
   v->struct_size = sizeof *v;
@@ -22,7 +26,7 @@ static void random_shape(layout *l) {
   v->head_dim = 32 * test_int(1, 2);
   v->batch = test_int(1, 3);
   v->num_kv_heads = test_int(1, 4);
-  v->kv_len = test_int(1, 130);
+  v->kv_len = test_int(longest / 2, longest);
   for (int32_t b = 0; b < v->batch; b++) l->lens[b] = test_int(0, v->kv_len);
   l->lens[test_int(0, v->batch - 1)] = v->kv_len;
   v->kv_lens = l->lens;
@@ -42,10 +46,11 @@ static void random_layout(layout *l) {
     v->max_blocks = (v->kv_len + v->block_size - 1) / v->block_size;
     v->num_blocks = v->batch * v->max_blocks + test_int(0, 3);
     v->stride_block = outer;
-    // A random permutation deals every block at most once.
-    static int32_t deck[3 * 512];
+    // A random permutation deals every block at most once; now and then neighbours stay together.
+    const int neighbours = test_int(0, 2) == 0;
+    static int32_t deck[MAX_BLOCKS];
     for (int32_t i = 0; i < v->num_blocks; i++) deck[i] = i;
-    for (int32_t i = v->num_blocks - 1; i > 0; i--) {
+    for (int32_t i = v->num_blocks - 1; !neighbours && i > 0; i--) {
       const int32_t j = test_int(0, i), swap = deck[i];
       deck[i] = deck[j];
       deck[j] = swap;
@@ -65,23 +70,45 @@ static int64_t offset_of(const ckv_kv_view *v, int32_t b, int32_t h, int32_t t) 
   return block * v->stride_block + h * v->stride_head + t % v->block_size * v->stride_token;
 }
 
-static void random_kept(const ckv_kv_view *v, ckv_kept *kept) {
+// Single tokens, or runs of `chunk`.
+static void random_kept(const ckv_kv_view *v, ckv_kept *kept, int32_t chunk) {
   for (int32_t b = 0; b < v->batch; b++) {
     const int32_t n = v->kv_lens[b];
     kept->lens[b] = test_int(0, n);
     for (int32_t h = 0; h < kept->num_heads; h++) {
       int32_t *out = kept->indices + ((int64_t)b * kept->num_heads + h) * kept->capacity;
       int32_t need = kept->lens[b];
-      for (int32_t t = 0; t < n; t++) {
-        if (test_int(1, n - t) <= need) *out++ = t, need--;
+      for (int32_t t = 0, run = 0; t < n; t++) {
+        if (run == 0 && test_int(1, n - t) <= need) run = chunk;
+        if (need > 0 && (run > 0 || n - t <= need)) *out++ = t, need--;
+        if (run > 0) run--;
       }
     }
   }
 }
 
+// One run at every alignment and at every overlap that rows moved down can have.
+static void test_copy(void) {
+  int same = 1;
+  for (int32_t bytes = 1; bytes <= 300; bytes += test_int(1, 7)) {
+    for (int32_t to = 0; to < 70; to++) {
+      const int32_t gap = test_int(1, 140), stream = test_int(0, 1);
+      for (int32_t i = 0; i < 600; i++) moved[i] = original[i] = (unsigned char)test_random();
+      ckv_run_group ahead = {0};
+      ckv_group_add(&ahead, (ckv_run){NULL, (const char *)original, bytes});
+      char *base = (char *)moved;
+      ckv_copy_run((ckv_run){base + to, base + to + gap, bytes}, stream, &ahead);
+      ckv_copy_fence();
+      memmove(original + to, original + to + gap, (size_t)bytes);
+      same &= memcmp(moved, original, 600) == 0;
+    }
+  }
+  CHECK(same, "one run, forwards");
+}
+
 int main(void) {
   test_begin("compact");
-  static int32_t indices[3 * 4 * 130], lens[3];
+  static int32_t indices[3 * 4 * MAX_LEN], lens[3];
   for (int round = 0; round < 800; round++) {
     ckv_context_params params;
     ckv_context_default_params(&params);
@@ -89,15 +116,15 @@ int main(void) {
     ckv_context *context = NULL;
     CHECK(ckv_context_create(&params, &context) == CKV_OK, "create");
     static layout l, d;
-    random_shape(&l);
+    random_shape(&l, round % 16 == 0 ? MAX_LEN : 130);
     random_layout(&l);
     ckv_kv_view *v = &l.view;
     for (int64_t i = 0; i < v->size_bytes; i++) original[i] = (unsigned char)test_random();
     memcpy(moved, original, (size_t)v->size_bytes);
     v->data = moved;
-    ckv_kept kept = {sizeof kept, v->batch, test_int(0, 1) ? 1 : v->num_kv_heads, 130, indices,
-                     lens};
-    random_kept(v, &kept);
+    ckv_kept kept = {sizeof kept, v->batch, test_int(0, 1) ? 1 : v->num_kv_heads,
+                     MAX_LEN,     indices,  lens};
+    random_kept(v, &kept, test_int(0, 1) ? 1 : test_int(2, 20));
     const int64_t row = ckv_row_bytes(v->dtype, v->head_dim);
 
     // Out of place into another layout of the same rows.
@@ -105,14 +132,14 @@ int main(void) {
     d.view.kv_lens = d.lens;
     random_layout(&d);
     d.view.data = destination;
-    memset(destination, 0xa5, sizeof destination);
+    memset(destination, 0xa5, (size_t)d.view.size_bytes);
     CHECK(ckv_compact(context, v, &d.view, &kept) == CKV_OK, "%s", ckv_context_error(context));
     CHECK(memcmp(moved, original, (size_t)v->size_bytes) == 0, "the source is only read");
 
     CHECK(ckv_compact(context, v, NULL, &kept) == CKV_OK, "%s", ckv_context_error(context));
     int same = 1, same_out = 1;
     static unsigned char touched[MAX_BYTES];
-    memset(touched, 0, sizeof touched);
+    memset(touched, 0, (size_t)v->size_bytes);
     for (int32_t b = 0; b < v->batch; b++) {
       for (int32_t h = 0; h < v->num_kv_heads; h++) {
         const int32_t *row_indices =
@@ -132,5 +159,6 @@ int main(void) {
     CHECK(outside, "bytes outside the first rows stay, round %d", round);
     ckv_context_free(context);
   }
+  test_copy();
   return test_end();
 }

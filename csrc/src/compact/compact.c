@@ -77,8 +77,8 @@ static bool next_run(cursor *c, ckv_run *r) {
     if (!r->bytes) *r = (ckv_run){to, from, 0};
     int32_t rows = 1;
     if (packed) {
-      const int32_t most = least(c->end - c->i, least(tokens_in_block(src, index),
-                                                      tokens_in_block(dst, c->i)));
+      const int32_t most =
+          least(c->end - c->i, least(tokens_in_block(src, index), tokens_in_block(dst, c->i)));
       while (rows < most && c->indices[c->i + rows] == index + rows) rows++;
     }
     r->bytes += rows * c->bytes;

@@ -15,10 +15,10 @@
 
 enum {
   CKV_LINE = 64,           // bytes of a cache line
-  CKV_RUN_BYTES = 8192,    // longer runs are cut: a group stays inside a core's second-level cache
-  CKV_GROUP_BYTES = 16384,
+  CKV_RUN_BYTES = 8192,    // longer runs are cut
+  CKV_GROUP_BYTES = 8192,  // what memory delivers while it takes to answer
   CKV_GROUP_RUNS = 64,
-  CKV_GROUP_LEAST = 8,
+  CKV_GROUP_LEAST = 6,
 };
 
 // `bytes` bytes at `from` go to `to`; where the two overlap, `to` lies below `from`.
@@ -59,7 +59,7 @@ static inline void ckv_group_prefetch(ckv_run_group *g) {
     const ckv_run *r = &g->runs[g->next++];
     const int64_t into_line = (int64_t)((uintptr_t)r->from % CKV_LINE);
     if (g->offset >= r->bytes + into_line) continue;
-    __builtin_prefetch(r->from + (g->offset - into_line), 0, 2);
+    __builtin_prefetch(r->from + (g->offset - into_line), 0, 3);
     return;
   }
 }
