@@ -7,8 +7,10 @@
  */
 import { Command, CommanderError } from "commander";
 import { VERSION } from "./version.ts";
+import { ChunkKvError } from "chunkkv";
 import { addDemo } from "./commands/demo.ts";
 import { addInfo } from "./commands/info.ts";
+import { addKernels } from "./commands/kernels.ts";
 import { UsageError } from "./usage.ts";
 
 function program(): Command {
@@ -19,6 +21,7 @@ function program(): Command {
     .exitOverride();
   addDemo(chunkkv);
   addInfo(chunkkv);
+  addKernels(chunkkv);
   for (const command of chunkkv.commands) command.exitOverride().showHelpAfterError();
   return chunkkv;
 }
@@ -33,9 +36,16 @@ async function main(args: string[]): Promise<number> {
       console.error(`error: ${error.message}`);
       return 2;
     }
-    console.error(`error: ${error instanceof Error ? error.message : error}`);
+    console.error(`error: ${reason(error)}`);
     return 1;
   }
+}
+
+/** Why it failed; of what was stopped, who stopped it. */
+function reason(error: unknown): unknown {
+  const stopped = error instanceof ChunkKvError && error.code === "cancelled";
+  const shown = stopped ? error.cause : error;
+  return shown instanceof Error ? shown.message : shown;
 }
 
 if (import.meta.main) Deno.exit(await main(Deno.args));

@@ -4,11 +4,13 @@
 
 #include "compact/copy.h"
 
+// The next few pieces; `to` is NULL where they are only read.
 static inline void limits_group(ckv_run_group *g, char *to, const char *from, int64_t bytes) {
   memset(g, 0, sizeof *g);
   for (int64_t i = 0; i < bytes && g->count < CKV_GROUP_LEAST; i += CKV_RUN_BYTES) {
     const int64_t left = bytes - i;
-    ckv_group_add(g, (ckv_run){to + i, from + i, left < CKV_RUN_BYTES ? left : CKV_RUN_BYTES});
+    ckv_group_add(
+        g, (ckv_run){to ? to + i : NULL, from + i, left < CKV_RUN_BYTES ? left : CKV_RUN_BYTES});
   }
 }
 

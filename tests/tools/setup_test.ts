@@ -23,7 +23,9 @@ async function setUp(root: string, args: string[], env: Record<string, string>) 
 /** A copy of what setup needs, as a fresh clone has it. */
 async function withClone(test: (root: string) => Promise<void>): Promise<void> {
   await withFolder(async (root) => {
-    for (const part of ["deno.json", "deno.lock", "tools", "csrc", "bindings", "ffi"]) {
+    for (
+      const part of ["deno.json", "deno.lock", "tools", "csrc", "bindings", "ffi", "bench", "tests"]
+    ) {
       copy(join(repoRoot(), part), join(root, part));
     }
     await test(root);
