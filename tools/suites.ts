@@ -30,7 +30,7 @@ export const SUITES: Record<string, Suite> = {
     const { toolchain, defines, env, says } = await sanitizers();
     console.log(`With ${says}`);
     const folder = join(buildDir(), "sanitize");
-    await buildNative({ folder, toolchain, defines, withoutBridge: true });
+    await buildNative({ folder, toolchain, defines });
     return await runCTests(join(folder, "tests"), env);
   },
   neon: async () => {
