@@ -63,7 +63,7 @@ async function demo(options: DemoOptions): Promise<void> {
 
   using model = await load(path);
   const tokens = promptTokens(model, text, question, answerStart);
-  const room = options.maxTokens + 128;
+  const room = Math.max(options.maxTokens, 65) + 64;
   if (tokens.length + room > model.info.trainedContext) {
     throw new UsageError(
       `Expected a text of at most ${model.info.trainedContext - room} tokens for this model but ` +
@@ -138,7 +138,8 @@ function firstSentence(answer: string): string {
 
 function legend(rows: readonly DemoRow[]): string {
   const lines = [
-    "KL: mean divergence from the full cache's next-token probabilities over its answer (nats)",
+    `KL: mean divergence from the full cache's next-token probabilities over the ` +
+    `${rows[0]?.kl_tokens} tokens with which it would go on (nats)`,
   ];
   for (const row of rows) {
     if (row.native_tps === null) continue;

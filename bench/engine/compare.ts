@@ -24,8 +24,10 @@ export interface DemoRow {
   decode_tps: number;
   /** Decoding in a context of the same length that was never compressed; null: not measured. */
   native_tps: number | null;
-  /** Mean KL(full || this) over the full cache's own greedy answer, nats; null: answer too short. */
+  /** Mean KL(full || this) in nats over the full cache's own greedy continuation. */
   kl: number | null;
+  /** Tokens that `kl` is the mean over. */
+  kl_tokens: number;
   answer: string;
 }
 
@@ -43,6 +45,8 @@ export interface CompareOptions {
   onWork?: () => void;
 }
 
+/** Tokens of the full cache's continuation that distributions are compared over. */
+const KL_TOKENS = 64;
 // Short turns that alternate: what else the machine does hits both sides of a ratio alike.
 const TIMED_TURNS = 4;
 const TOKENS_PER_TURN = 16;
@@ -54,7 +58,8 @@ export async function compareMethods(
   options: CompareOptions,
 ): Promise<DemoRow[]> {
   const settings = {
-    contextSize: prompt.length + options.maxTokens + TIMED_TURNS * TOKENS_PER_TURN,
+    contextSize: prompt.length + Math.max(options.maxTokens, KL_TOKENS + 1) +
+      TIMED_TURNS * TOKENS_PER_TURN,
     ...(options.threads === undefined ? {} : { threads: options.threads }),
   };
   using context = model.createContext(settings);
@@ -69,9 +74,12 @@ export async function compareMethods(
   const rows: DemoRow[] = [];
   const size = kvSize(context);
   const full = await greedy(context, options.maxTokens);
+  // The answer may be short; what is compared goes on past its end.
+  const rest = await greedy(context, Math.max(0, KL_TOKENS + 1 - full.tokens.length), true);
+  const continuation = [...full.tokens, ...rest.tokens].slice(0, KL_TOKENS + 1);
   const [fullTps] = await decodeRates([context]);
   context.restoreState(state, { tokens: prompt });
-  const reference = await teacherForced(context, full.tokens);
+  const reference = await teacherForced(context, continuation);
   rows.push({
     method: "full",
     keep: 1,
@@ -82,6 +90,7 @@ export async function compareMethods(
     decode_tps: fullTps!,
     native_tps: null,
     kl: meanDivergence(reference, reference),
+    kl_tokens: reference.length,
     answer: full.text,
   });
 
@@ -90,7 +99,7 @@ export async function compareMethods(
     options.signal?.throwIfAborted();
     context.restoreState(state, { tokens: prompt });
     context.compress({ method, keep });
-    const kl = meanDivergence(reference, await teacherForced(context, full.tokens));
+    const kl = meanDivergence(reference, await teacherForced(context, continuation));
 
     context.restoreState(state, { tokens: prompt });
     const report = context.compress({ method, keep });
@@ -110,6 +119,7 @@ export async function compareMethods(
       decode_tps: tps!,
       native_tps: nativeTps ?? null,
       kl,
+      kl_tokens: reference.length,
       answer,
     });
   }

@@ -9,13 +9,17 @@ import { klDivergence, logSoftmax } from "../metrics/divergence.ts";
 /**
  * Greedy text from where the sequence ends.
  *
+ * @param context A context whose sequence 0 has logits.
+ * @param maxTokens Most tokens.
+ * @param ignoreEnd Goes on to `maxTokens` where the answer would end.
  * @returns The text and its tokens, all of them in the cache.
  */
 export async function greedy(
   context: LlamaContext,
   maxTokens: number,
+  ignoreEnd = false,
 ): Promise<{ text: string; tokens: readonly number[] }> {
-  const pieces = context.generate({ maxTokens, temperature: 0 });
+  const pieces = context.generate({ maxTokens, temperature: 0, ignoreEnd });
   let text = "";
   for (;;) {
     const { done, value } = await pieces.next();

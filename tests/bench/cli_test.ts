@@ -59,6 +59,7 @@ Deno.test("demo prints a table and writes the same rows as JSON", async () => {
     }
     // Re-reading a restored cache is the same to the bit, dropping most of it is not.
     assertEquals(rows[0]!.kl, 0);
+    assert(rows.every((row) => row.kl_tokens === 64), "KL is over 64 tokens");
     assert(rows[5]!.kl! > 1e-3, `Expected a divergence but found ${rows[5]!.kl}`);
     assert(rows[3]!.native_tps! > 0, "the lowest ratio is held against a native context");
   } finally {

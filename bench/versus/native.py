@@ -1,0 +1,132 @@
+"""libchunkkv on torch tensors by ctypes: the few structs that a race needs."""
+
+import ctypes as c
+from pathlib import Path
+
+LIBRARY = Path(__file__).resolve().parents[2] / "build" / "libchunkkv.so"
+DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2}
+SNAPKV, CHUNKKV = 2, 3
+I32, I64 = c.c_int32, c.c_int64
+
+
+class Params(c.Structure):
+    _fields_ = [("struct_size", c.c_uint32)] + [
+        (name, I32)
+        for name in "method budget window chunk_size chunk_reduce fill layer_reuse pool_size num_sinks".split()
+    ] + [("scale", c.c_float), ("logit_softcap", c.c_float)]
+
+
+class QueryView(c.Structure):
+    _fields_ = [("struct_size", c.c_uint32)] + [
+        (name, I32) for name in "dtype device batch num_q_heads window head_dim reserved".split()
+    ] + [("data", c.c_void_p)] + [
+        (name, I64) for name in "size_bytes stride_batch stride_head stride_row".split()
+    ] + [("log_sum_exp", c.c_void_p)]
+
+
+class KvView(c.Structure):
+    _fields_ = [("struct_size", c.c_uint32)] + [
+        (name, I32) for name in "dtype device batch num_kv_heads head_dim kv_len block_size".split()
+    ] + [("data", c.c_void_p)] + [
+        (name, I64)
+        for name in "size_bytes stride_batch stride_head stride_token stride_block".split()
+    ] + [("kv_lens", c.c_void_p), ("block_table", c.c_void_p), ("max_blocks", I32), ("num_blocks", I32)]
+
+
+class Scores(c.Structure):
+    _fields_ = [("struct_size", c.c_uint32)] + [
+        (name, I32) for name in "batch num_heads kv_len".split()
+    ] + [("kv_lens", c.c_void_p), ("data", c.c_void_p), ("count", I64)]
+
+
+class Kept(c.Structure):
+    _fields_ = [("struct_size", c.c_uint32)] + [
+        (name, I32) for name in "batch num_heads capacity".split()
+    ] + [("indices", c.c_void_p), ("lens", c.c_void_p)]
+
+
+class ContextParams(c.Structure):
+    _fields_ = [("struct_size", c.c_uint32)] + [
+        (name, I32) for name in "num_threads isa reserved".split()
+    ]
+
+
+def filled(struct, **values):
+    return struct(struct_size=c.sizeof(struct), **values)
+
+
+class Library:
+    """One context. Tensors are [1, heads, tokens, head_dim], packed, and stay with the caller."""
+
+    def __init__(self, threads):
+        self._library = c.CDLL(str(LIBRARY))
+        self._library.ckv_context_error.restype = c.c_char_p
+        self._library.ckv_context_error.argtypes = [c.c_void_p]
+        self._context = c.c_void_p()
+        params = filled(ContextParams, num_threads=threads, isa=-1)
+        self._check(self._library.ckv_context_create(c.byref(params), c.byref(self._context)))
+
+    def _check(self, status):
+        if status != 0:
+            error = self._library.ckv_context_error(self._context) if self._context else b""
+            raise RuntimeError(f"Expected status 0 but found {status}: {(error or b'').decode()}")
+
+    def _call(self, name, *structs):
+        function = getattr(self._library, name)
+        self._check(function(self._context, *(s if s is None else c.byref(s) for s in structs)))
+
+    def params(self, **values):
+        params = Params()
+        self._library.ckv_default_params(c.byref(params))
+        for name, value in values.items():
+            setattr(params, name, value)
+        return params
+
+    def score(self, params, queries, keys, scores):
+        self._call("ckv_score", params, queries, keys, scores)
+
+    def select(self, params, scores, kept):
+        self._call("ckv_select", params, scores, kept)
+
+    def compact(self, view, to, kept):
+        self._call("ckv_compact", view, to, kept)
+
+
+def _dtype(tensor):
+    return DTYPES[str(tensor.dtype).removeprefix("torch.")]
+
+
+def query_view(tensor):
+    batch, heads, window, dim = tensor.shape
+    row = dim * tensor.element_size()
+    return filled(
+        QueryView, dtype=_dtype(tensor), batch=batch, num_q_heads=heads, window=window, head_dim=dim,
+        data=tensor.data_ptr(), size_bytes=batch * heads * window * row, stride_row=row,
+        stride_head=window * row, stride_batch=heads * window * row,
+    )
+
+
+def kv_view(tensor):
+    batch, heads, tokens, dim = tensor.shape
+    row = dim * tensor.element_size()
+    return filled(
+        KvView, dtype=_dtype(tensor), batch=batch, num_kv_heads=heads, head_dim=dim, kv_len=tokens,
+        data=tensor.data_ptr(), size_bytes=batch * heads * tokens * row, stride_token=row,
+        stride_head=tokens * row, stride_batch=heads * tokens * row,
+    )
+
+
+def scores_view(tensor):
+    batch, heads, tokens = tensor.shape
+    return filled(
+        Scores, batch=batch, num_heads=heads, kv_len=tokens, data=tensor.data_ptr(),
+        count=batch * heads * tokens,
+    )
+
+
+def kept_view(indices, lens):
+    batch, heads, capacity = indices.shape
+    return filled(
+        Kept, batch=batch, num_heads=heads, capacity=capacity, indices=indices.data_ptr(),
+        lens=lens.data_ptr(),
+    )

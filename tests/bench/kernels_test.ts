@@ -1,0 +1,82 @@
+import { assert, assertAlmostEquals, assertEquals, assertStringIncludes } from "@std/assert";
+import type { KernelRow } from "../../bench/kernels/measure.ts";
+import { LAYOUTS } from "../../bench/kernels/workload.ts";
+import { chunkkv } from "./run.ts";
+
+/** Runs `kernels` on a small layer and returns its rows by stage. */
+async function rows(args: string[]): Promise<Record<string, KernelRow>> {
+  const folder = await Deno.makeTempDir();
+  try {
+    const json = `${folder}/kernels.json`;
+    const small = ["--shape", "smollm2", "--n", "512", "--seconds", "0", "--threads", "1"];
+    const { code, stdout, stderr } = await chunkkv([
+      "kernels",
+      ...small,
+      ...args,
+      "--json",
+      json,
+    ]);
+    assertEquals(code, 0, stderr);
+    for (const words of ["of limit", "memory read", "copy", "FMA", "QK^T"]) {
+      assertStringIncludes(stdout, words);
+    }
+    const results = JSON.parse(await Deno.readTextFile(json));
+    assertEquals(results.command, "kernels");
+    assert(results.limits.read_gb_s > 0 && results.limits.copy_gb_s > 0);
+    return Object.fromEntries(results.rows.map((row: KernelRow) => [row.stage, row]));
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+Deno.test("kernels counts the bytes and operations of each stage", async () => {
+  const { score, select, compact, sum } = await rows(["--dtype", "f32", "--keep", "0.25"]);
+  assert(score && select && compact && sum, "every stage has a row");
+  assertEquals(score.gflop, 2 * 9 * 32 * 512 * 64 / 1e9);
+  assertEquals(score.bytes, 3 * 512 * 64 * 4);
+  assertEquals(select.bytes, 512 * 4);
+  // Keys and values, read and written, of a quarter of the tokens.
+  assertEquals(compact.bytes, 2 * 2 * 3 * 128 * 64 * 4);
+  assertAlmostEquals(sum.ms, score.ms + select.ms + compact.ms, 1e-9);
+  for (const row of [score, select, compact, sum]) {
+    assert(row.ms > 0 && row.median_ms >= row.ms && row.limit_ms > 0);
+    assertAlmostEquals(row.of_limit, row.limit_ms / row.ms, 1e-9);
+    assertEquals([row.shape, row.n, row.batch, row.threads], ["smollm2", 512, 1, 1]);
+  }
+});
+
+for (const layout of LAYOUTS) {
+  Deno.test(`kernels measures the ${layout} layout, every sequence of a batch`, async () => {
+    const { compact } = await rows(["--layout", layout, "--batch", "3", "--dtype", "q8_0"]);
+    assertEquals(compact?.layout, layout);
+    assertEquals(compact?.bytes, 2 * 2 * 3 * 3 * 51 * 68);
+  });
+}
+
+Deno.test("kernels runs the instruction set that was asked for", async () => {
+  const { score } = await rows(["--isa", "serial"]);
+  assertEquals(score?.isa, "serial");
+});
+
+Deno.test("kernels on cuda fails clearly: exit code 1", async () => {
+  const { code, stderr } = await chunkkv(["kernels", "--device", "cuda"]);
+  assertEquals(code, 1);
+  assertStringIncludes(stderr, "CUDA kernels are not in this build");
+});
+
+const BAD_USAGE: [string, string[], string][] = [
+  ["an unknown shape", ["--shape", "nonsense"], "llama-3-8b"],
+  ["an unknown dtype", ["--dtype", "f64"], "q8_0"],
+  ["an unknown layout", ["--layout", "nonsense"], "contiguous"],
+  ["to keep nothing", ["--keep", "0"], "above 0 and at most 1"],
+  ["heads that do not divide", ["--heads", "10"], "multiple of the 8 kv heads"],
+  ["half a page", ["--layout", "paged", "--n", "100"], "whole pages"],
+];
+
+for (const [what, args, words] of BAD_USAGE) {
+  Deno.test(`kernels: ${what} is bad usage: exit code 2 and words`, async () => {
+    const { code, stderr } = await chunkkv(["kernels", ...args]);
+    assertEquals(code, 2, stderr);
+    assertStringIncludes(stderr, words);
+  });
+}
