@@ -10,7 +10,7 @@ import { Command } from "commander";
 import { exists, repoRoot, venvProgram } from "./paths.ts";
 import { explain, run } from "./process.ts";
 
-const C_FOLDERS = ["csrc", "bindings", "tests"];
+const C_FOLDERS = ["csrc", "bindings", "bench", "tests"];
 const C_FILE = /\.(c|h|cu|cuh)$/;
 
 const program = new Command("deno task fmt")
