@@ -12,6 +12,7 @@ import {
   type SnapKvOptions,
   type StreamingLlmOptions,
 } from "../../ffi/params.ts";
+import { checkInteger, checkSequence, MAX_INT32 } from "./integers.ts";
 import { bridge, type Handle } from "./native.ts";
 import { packStruct, readStruct, REPORT } from "./structs.ts";
 
@@ -96,7 +97,7 @@ export function packCompression(options: CompressOptions): PackedCompression {
     "neither",
   );
   check(
-    budget === undefined || (Number.isInteger(budget) && budget >= 1 && budget < 2 ** 31),
+    budget === undefined || (Number.isInteger(budget) && budget >= 1 && budget <= MAX_INT32),
     "budget to be an integer of at least 1",
     budget,
   );
@@ -106,7 +107,7 @@ export function packCompression(options: CompressOptions): PackedCompression {
     keep,
   );
   return {
-    sequence,
+    sequence: checkSequence(sequence),
     params: packParams(method, budget ?? 0),
     keep: keep ?? 1,
     report: packStruct(REPORT, {}),
@@ -199,8 +200,10 @@ export function packIndices(layers: LayerIndices): PackedIndices {
         set.length,
       );
       for (let i = 0; i < numKept; i++) {
-        check(Number.isInteger(set[i]), "indices that are integers", set[i]);
-        data[(layer * numHeads + head) * numKept + i] = set[i] ?? -1;
+        const index = set[i] ?? NaN;
+        // Negative ones are C's to refuse, with the layer that has them.
+        checkInteger("an index", index, -MAX_INT32);
+        data[(layer * numHeads + head) * numKept + i] = index;
       }
     });
   });

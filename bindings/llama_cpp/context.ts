@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { check, STATUS, unwrap } from "../../ffi/status.ts";
+import { check } from "../../ffi/status.ts";
 import {
   type CompressionReport,
   type CompressOptions,
@@ -12,13 +12,15 @@ import {
   packIndices,
   readReport,
 } from "./compression.ts";
-import { type LlamaContextOptions, packContextParams } from "./context_options.ts";
-import { busy, generate, type GenerateOptions, type GenerateResult } from "./generate.ts";
+import { ContextHandle } from "./context_handle.ts";
+import type { LlamaContextOptions } from "./context_options.ts";
+import { generate, type GenerateOptions, type GenerateResult } from "./generate.ts";
+import { checkInteger, checkSequence, MAX_INT32 } from "./integers.ts";
 import type { LlamaModel } from "./model.ts";
-import { bridge, Handle, readText } from "./native.ts";
+import { bridge, type Handle } from "./native.ts";
 import { prefill, type PrefillOptions, type PrefillReport } from "./prefill.ts";
 import { type PromptInput, PromptReader } from "./prompt.ts";
-import { CONTEXT_INFO, packStruct, readStruct, REPORT } from "./structs.ts";
+import { packStruct, REPORT } from "./structs.ts";
 import { checkTokens } from "./tokenizer.ts";
 
 /**
@@ -30,7 +32,7 @@ import { checkTokens } from "./tokenizer.ts";
 export class LlamaContext implements Disposable {
   readonly #model: LlamaModel;
   readonly #modelHandle: Handle;
-  readonly #handle: Handle;
+  readonly #handle: ContextHandle;
   readonly #prompts: PromptReader;
   /** Tokens that the cache has room for, all sequences together. */
   readonly contextSize: number;
@@ -41,36 +43,18 @@ export class LlamaContext implements Disposable {
   /** Threads that compute. */
   readonly threads: number;
 
-  /**
-   * @param model The model.
-   * @param modelHandle Its handle.
-   * @param options Settings.
-   */
+  /** Internal: `LlamaModel.createContext` makes contexts. */
   constructor(model: LlamaModel, modelHandle: Handle, options: LlamaContextOptions) {
-    const native = bridge();
-    const params = packContextParams(options);
     this.#model = model;
     this.#modelHandle = modelHandle;
     this.#prompts = new PromptReader(model);
-    this.#handle = new Handle(
-      "a context",
-      native.ckv_llama_context_new(modelHandle.pointer),
-      (pointer) => native.ckv_llama_context_free(pointer),
-    );
-    try {
-      this.#unwrap(native.ckv_llama_context_init(this.#handle.pointer, params));
-      const info = packStruct(CONTEXT_INFO, {});
-      this.#unwrap(native.ckv_llama_context_get_info(this.#handle.pointer, info));
-      ({
-        context_size: this.contextSize,
-        batch_size: this.batchSize,
-        num_sequences: this.sequences,
-        num_threads: this.threads,
-      } = readStruct(CONTEXT_INFO, info));
-    } catch (error) {
-      this.#handle.dispose();
-      throw error;
-    }
+    this.#handle = new ContextHandle(modelHandle, options);
+    ({
+      context_size: this.contextSize,
+      batch_size: this.batchSize,
+      num_sequences: this.sequences,
+      num_threads: this.threads,
+    } = this.#handle.info);
   }
 
   /**
@@ -87,13 +71,7 @@ export class LlamaContext implements Disposable {
     const sequence = options.sequence ?? 0;
     const isFirst = this.tokenCount(sequence) === 0;
     const { tokens, accept } = this.#prompts.read(input, sequence, isFirst);
-    const report = await prefill(
-      this.#handle,
-      tokens,
-      this.batchSize,
-      (status) => this.#unwrap(status),
-      options,
-    );
+    const report = await prefill(this.#handle, tokens, this.batchSize, options);
     accept();
     return report;
   }
@@ -111,7 +89,9 @@ export class LlamaContext implements Disposable {
   compress(options: CompressOptions): CompressionReport {
     const { sequence, params, keep, report } = packCompression(options);
     const start = performance.now();
-    this.#unwrap(bridge().ckv_llama_compress(this.#idle(), sequence, params, keep, report));
+    this.#handle.unwrap(
+      bridge().ckv_llama_compress(this.#handle.idle, sequence, params, keep, report),
+    );
     return readReport(this.#handle, report, performance.now() - start);
   }
 
@@ -125,11 +105,11 @@ export class LlamaContext implements Disposable {
   async compressAsync(options: CompressOptions): Promise<CompressionReport> {
     const { sequence, params, keep, report } = packCompression(options);
     const start = performance.now();
-    this.#idle();
+    void this.#handle.idle;
     const status = await this.#handle.run((pointer) =>
       bridge().ckv_llama_compress_async(pointer, sequence, params, keep, report)
     );
-    this.#unwrap(status);
+    this.#handle.unwrap(status);
     return readReport(this.#handle, report, performance.now() - start);
   }
 
@@ -147,10 +127,10 @@ export class LlamaContext implements Disposable {
     const { numLayers, numHeads, numKept, data } = packIndices(layers);
     const report = packStruct(REPORT, {});
     const start = performance.now();
-    this.#unwrap(
+    this.#handle.unwrap(
       bridge().ckv_llama_compact(
-        this.#idle(),
-        options.sequence ?? 0,
+        this.#handle.idle,
+        checkSequence(options.sequence ?? 0),
         numLayers,
         numHeads,
         numKept,
@@ -174,7 +154,6 @@ export class LlamaContext implements Disposable {
       model: this.#modelHandle,
       context: this.#handle,
       tokenizer: this.#model.tokenizer,
-      unwrapStatus: (status) => this.#unwrap(status),
       onPiece: (piece) => this.#prompts.hear(piece, sequence),
     }, options);
   }
@@ -187,31 +166,48 @@ export class LlamaContext implements Disposable {
    * @throws {ChunkKvError} `invalid_argument` if the sequence is empty or was cut.
    */
   logits(sequence = 0): Float32Array<ArrayBuffer> {
+    checkSequence(sequence);
     const logits = new Float32Array(this.#model.tokenizer.vocabSize);
-    this.#unwrap(bridge().ckv_llama_logits(this.#idle(), sequence, logits, logits.length));
+    this.#handle.unwrap(
+      bridge().ckv_llama_logits(this.#handle.idle, sequence, logits, logits.length),
+    );
     return logits;
   }
 
-  /** Tokens that a sequence has seen; the next one gets this position. Compression leaves it alone. */
+  /**
+   * Tokens that a sequence has seen; the next one gets this position. Compression leaves it alone.
+   * While a prompt goes in, `onProgress` can ask for it.
+   */
   tokenCount(sequence = 0): number {
-    return this.#count(bridge().ckv_llama_sequence_length(this.#idle(), sequence));
+    return this.#handle.count(
+      bridge().ckv_llama_sequence_length(this.#handle.idle, checkSequence(sequence)),
+    );
   }
 
   /** Tokens of a sequence that are in the cache. */
   cellCount(sequence = 0): number {
-    return this.#count(bridge().ckv_llama_sequence_cells(this.#idle(), sequence));
+    return this.#handle.count(
+      bridge().ckv_llama_sequence_cells(this.#handle.idle, checkSequence(sequence)),
+    );
   }
 
   /** Bytes of keys and values that a sequence has in the cache. */
   kvBytes(sequence = 0): number {
-    return this.#count(Number(bridge().ckv_llama_sequence_bytes(this.#idle(), sequence)));
+    return this.#handle.count(
+      bridge().ckv_llama_sequence_bytes(this.#handle.idle, checkSequence(sequence)),
+    );
   }
 
   /** The position of each cached token of a sequence, rising. */
   positions(sequence = 0): Int32Array<ArrayBuffer> {
     const positions = new Int32Array(this.cellCount(sequence));
-    this.#count(
-      bridge().ckv_llama_sequence_positions(this.#idle(), sequence, positions, positions.length),
+    this.#handle.count(
+      bridge().ckv_llama_sequence_positions(
+        this.#handle.idle,
+        sequence,
+        positions,
+        positions.length,
+      ),
     );
     return positions;
   }
@@ -221,11 +217,19 @@ export class LlamaContext implements Disposable {
     this.remove(0, undefined, sequence);
   }
 
-  /** Removes positions `from` up to and without `to`, by default to the end. */
+  /**
+   * Removes positions `from` up to and without `to`, by default to the end.
+   *
+   * @throws {ChunkKvError} `unsupported` if a compression has left each layer tokens of its own there:
+   * then only the newest tokens, which all layers kept, or all tokens can be removed.
+   */
   remove(from: number, to?: number, sequence = 0): void {
-    checkPosition("from", from);
-    if (to !== undefined) checkPosition("to", to);
-    this.#unwrap(bridge().ckv_llama_sequence_remove(this.#idle(), sequence, from, to ?? -1));
+    checkInteger("from", from, 0);
+    if (to !== undefined) checkInteger("to", to, 0);
+    checkSequence(sequence);
+    this.#handle.unwrap(
+      bridge().ckv_llama_sequence_remove(this.#handle.idle, sequence, from, to ?? -1),
+    );
     this.#prompts.forget(sequence);
   }
 
@@ -234,21 +238,26 @@ export class LlamaContext implements Disposable {
    * until the other is cleared.
    */
   copy(from: number, to: number): void {
-    this.#unwrap(bridge().ckv_llama_sequence_copy(this.#idle(), from, to));
+    checkSequence(from);
+    checkSequence(to);
+    this.#handle.unwrap(bridge().ckv_llama_sequence_copy(this.#handle.idle, from, to));
     this.#prompts.forget(to);
   }
 
   /** Adds `delta` to the positions of all tokens of a sequence; keys follow at the next decoding. */
   shift(delta: number, sequence = 0): void {
-    check(Number.isInteger(delta), "delta to be an integer", delta);
-    this.#unwrap(bridge().ckv_llama_sequence_shift(this.#idle(), sequence, delta));
+    checkInteger("delta", delta, -MAX_INT32);
+    checkSequence(sequence);
+    this.#handle.unwrap(bridge().ckv_llama_sequence_shift(this.#handle.idle, sequence, delta));
   }
 
   /** llama.cpp's serialised state of a sequence. */
   saveState(sequence = 0): Uint8Array<ArrayBuffer> {
-    const size = this.#count(Number(bridge().ckv_llama_state_size(this.#idle(), sequence)));
+    const size = this.#handle.count(
+      bridge().ckv_llama_state_size(this.#handle.idle, checkSequence(sequence)),
+    );
     const state = new Uint8Array(size);
-    const read = bridge().ckv_llama_state_get(this.#idle(), sequence, state, BigInt(size));
+    const read = bridge().ckv_llama_state_get(this.#handle.idle, sequence, state, BigInt(size));
     check(Number(read) === size, `${size} bytes of state`, read);
     return state;
   }
@@ -259,18 +268,19 @@ export class LlamaContext implements Disposable {
    * @param state The state.
    * @param options `sequence`: which one; `tokens`: its newest tokens, by which it can be compressed
    * before the next prompt.
-   * @throws {ChunkKvError} `engine` if llama.cpp does not take it; the sequence may then be empty.
+   * @throws {ChunkKvError} `invalid_argument` if it is none that fits this context, and the sequence
+   * is as it was; `engine` if llama.cpp does not take it, and the sequence is empty.
    */
   restoreState(
     state: Uint8Array<ArrayBuffer>,
     options: { sequence?: number; tokens?: ArrayLike<number> } = {},
   ): void {
     const { sequence = 0, tokens = [] } = options;
+    checkSequence(sequence);
     const newest = checkTokens(tokens, this.#model.tokenizer.vocabSize);
-    this.#prompts.forget(sequence);
-    this.#unwrap(
+    this.#handle.unwrap(
       bridge().ckv_llama_state_set(
-        this.#idle(),
+        this.#handle.idle,
         sequence,
         state,
         BigInt(state.length),
@@ -278,36 +288,12 @@ export class LlamaContext implements Disposable {
         newest.length,
       ),
     );
+    this.#prompts.forget(sequence);
   }
 
   /** Frees the cache, at the latest when a running call is back; that is asked to stop. */
   [Symbol.dispose](): void {
-    if (this.#handle.isRunning && !this.#handle.isDisposed) {
-      bridge().ckv_llama_context_cancel(this.#handle.pointer);
-    }
+    if (this.#handle.isRunning) this.#handle.cancel();
     this.#handle.dispose();
   }
-
-  /** The context, while no call runs on another thread. */
-  #idle(): Deno.PointerObject {
-    if (this.#handle.isRunning) throw busy();
-    return this.#handle.pointer;
-  }
-
-  #unwrap(status: number): void {
-    if (status === STATUS.ok) return;
-    const text = this.#handle.isDisposed
-      ? "The context was disposed of meanwhile"
-      : readText(bridge().ckv_llama_context_error(this.#handle.pointer));
-    unwrap(status, text || busy().message);
-  }
-
-  #count(value: number): number {
-    if (value < 0) this.#unwrap(STATUS.invalid_argument);
-    return value;
-  }
-}
-
-function checkPosition(name: string, position: number): void {
-  check(Number.isInteger(position) && position >= 0, `${name} to be a position`, position);
 }

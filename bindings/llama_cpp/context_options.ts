@@ -5,6 +5,7 @@
  */
 import { type Dtype, DTYPES, type Isa, ISAS } from "../../ffi/enums.ts";
 import { check } from "../../ffi/status.ts";
+import { checkInteger, MAX_INT32 } from "./integers.ts";
 import { CONTEXT_PARAMS, packStruct } from "./structs.ts";
 
 /** Element types that a KV cache can have. */
@@ -36,8 +37,6 @@ export interface LlamaContextOptions {
   isa?: Isa;
 }
 
-const MAX_INT32 = 2 ** 31 - 1;
-
 /**
  * Checks and packs the settings.
  *
@@ -61,8 +60,8 @@ export function packContextParams(options: LlamaContextOptions): Uint8Array<Arra
   } = options;
   if (contextSize !== undefined) checkInteger("contextSize", contextSize, 1, MAX_INT32 - 255);
   if (threads !== undefined) checkInteger("threads", threads, 1, 1024);
-  checkInteger("batchSize", batchSize, 1, MAX_INT32);
-  checkInteger("microBatchSize", microBatchSize, 1, MAX_INT32);
+  checkInteger("batchSize", batchSize, 1);
+  checkInteger("microBatchSize", microBatchSize, 1);
   checkInteger("sequences", sequences, 1, 256);
   check(Object.hasOwn(ISAS, isa), `isa to be one of ${Object.keys(ISAS).join(", ")}`, isa);
   return packStruct(CONTEXT_PARAMS, {
@@ -83,12 +82,4 @@ function typeNumber(name: string, type: KvType): number {
   const types = Object.keys(DTYPES).filter((known) => known !== "f8_e4m3");
   check(types.includes(type), `${name} to be one of ${types.join(", ")}`, type);
   return DTYPES[type];
-}
-
-function checkInteger(name: string, value: number, least: number, most: number): void {
-  check(
-    Number.isInteger(value) && value >= least && value <= most,
-    `${name} to be an integer from ${least} to ${most}`,
-    value,
-  );
 }

@@ -37,9 +37,7 @@ export async function loadEngine(libraryPath?: string): Promise<Engine> {
   const path = await enginePath(libraryPath);
   const known = engines.get(path);
   if (known) return known;
-  const handle = new Handle("a llama.cpp engine", native.ckv_llama_engine_new(), (pointer) => {
-    native.ckv_llama_engine_free(pointer);
-  });
+  const handle = new Handle("a llama.cpp engine", native.ckv_llama_engine_new(), freeEngine);
   const directory = path.replace(/[/\\][^/\\]*$/, "");
   const status = native.ckv_llama_engine_open(
     handle.pointer,
@@ -60,6 +58,11 @@ export async function loadEngine(libraryPath?: string): Promise<Engine> {
   };
   engines.set(path, engine);
   return engine;
+}
+
+// Outside of loadEngine(): it must not keep alive what it frees.
+function freeEngine(pointer: Deno.PointerObject): void {
+  bridge().ckv_llama_engine_free(pointer);
 }
 
 /**

@@ -3,8 +3,10 @@
  *
  * @module
  */
-import { check, ChunkKvError, STATUS } from "../../ffi/status.ts";
-import { throwIfAborted } from "./abort.ts";
+import { check, STATUS } from "../../ffi/status.ts";
+import { abortable, busy, throwIfAborted } from "./abort.ts";
+import type { ContextHandle } from "./context_handle.ts";
+import { checkSequence } from "./integers.ts";
 import { bridge, type Handle } from "./native.ts";
 import { makeSampler, type SamplingOptions } from "./sampler.ts";
 import { TextStream } from "./text_stream.ts";
@@ -33,10 +35,8 @@ export interface GenerateResult {
 /** What {@linkcode generate} needs of a context. */
 export interface Generator {
   readonly model: Handle;
-  readonly context: Handle;
+  readonly context: ContextHandle;
   readonly tokenizer: LlamaTokenizer;
-  /** Throws what a status means. */
-  readonly unwrapStatus: (status: number) => void;
   /** Called with each piece, before it is handed out. */
   readonly onPiece: (piece: string) => void;
 }
@@ -54,30 +54,32 @@ export async function* generate(
   options: GenerateOptions,
 ): AsyncGenerator<string, GenerateResult, void> {
   const { maxTokens = Infinity, stop = [], sequence = 0, signal } = options;
-  const { context, tokenizer, unwrapStatus, onPiece } = generator;
+  const { context, tokenizer, onPiece } = generator;
   check(
     maxTokens === Infinity || (Number.isInteger(maxTokens) && maxTokens >= 0),
     "maxTokens to be an integer of at least 0",
     maxTokens,
   );
+  checkSequence(sequence);
   const native = bridge();
   const sampler = makeSampler(generator.model, options);
   const text = new TextStream(stop);
   const tokens: number[] = [];
   const token = new Int32Array(1);
   const isEnd = new Int32Array(1);
-  const cancel = () => native.ckv_llama_context_cancel(context.pointer);
-  signal?.addEventListener("abort", cancel);
+  const step = () =>
+    context.run((pointer) =>
+      native.ckv_llama_generate_step_async(pointer, sequence, sampler.pointer, token, isEnd)
+    );
   let reason: GenerateResult["reason"] = "length";
   try {
     while (tokens.length < maxTokens) {
       throwIfAborted(signal);
       if (context.isRunning) throw busy();
-      const status = await context.run((pointer) =>
-        native.ckv_llama_generate_step_async(pointer, sequence, sampler.pointer, token, isEnd)
-      );
+      // Between tokens the signal knows nothing of the generator, which may be dropped there.
+      const status = await abortable(signal, () => context.cancel(), step);
       if (status === STATUS.cancelled) throwIfAborted(signal);
-      unwrapStatus(status);
+      context.unwrap(status);
       if (isEnd[0]) {
         reason = "end";
         break;
@@ -100,15 +102,6 @@ export async function* generate(
     }
     return { reason, tokens };
   } finally {
-    signal?.removeEventListener("abort", cancel);
     sampler.dispose();
   }
-}
-
-/** The error for a second call while one is running. */
-export function busy(): ChunkKvError {
-  return new ChunkKvError(
-    "busy",
-    "Expected one call at a time on a context but found another one running",
-  );
 }

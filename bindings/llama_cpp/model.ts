@@ -4,7 +4,7 @@
  * @module
  */
 import { STATUS, unwrap } from "../../ffi/status.ts";
-import { throwIfAborted } from "./abort.ts";
+import { abortable, throwIfAborted } from "./abort.ts";
 import { applyChatTemplate, type ChatMessage, type ChatTemplateOptions } from "./chat.ts";
 import { LlamaContext } from "./context.ts";
 import type { LlamaContextOptions } from "./context_options.ts";
@@ -92,7 +92,7 @@ export class LlamaModel implements Disposable {
     const handle = new Handle(
       "a model",
       native.ckv_llama_model_new(engine.handle.pointer),
-      (pointer) => native.ckv_llama_model_free(pointer),
+      freeModel,
     );
     const file = cString(path, "a path");
     const params = packStruct(MODEL_PARAMS, {
@@ -101,12 +101,13 @@ export class LlamaModel implements Disposable {
     });
     const cancel = () => native.ckv_llama_model_cancel(handle.pointer);
     const progress = () => onProgress?.(native.ckv_llama_model_progress(handle.pointer));
-    signal?.addEventListener("abort", cancel);
     const poll = onProgress && setInterval(progress, POLL_MILLISECONDS);
     try {
       throwIfAborted(signal);
-      const status = await handle.run((pointer) =>
-        native.ckv_llama_model_load_async(pointer, file, params)
+      const status = await abortable(
+        signal,
+        cancel,
+        () => handle.run((pointer) => native.ckv_llama_model_load_async(pointer, file, params)),
       );
       if (status === STATUS.cancelled) throwIfAborted(signal);
       unwrap(status, () => readText(native.ckv_llama_model_error(handle.pointer)));
@@ -117,7 +118,6 @@ export class LlamaModel implements Disposable {
       throw error;
     } finally {
       clearInterval(poll);
-      signal?.removeEventListener("abort", cancel);
     }
   }
 
@@ -182,6 +182,11 @@ export class LlamaModel implements Disposable {
     this.#contexts.clear();
     this.#handle.dispose();
   }
+}
+
+// Outside of load(): it must not keep alive what it frees.
+function freeModel(pointer: Deno.PointerObject): void {
+  bridge().ckv_llama_model_free(pointer);
 }
 
 function readInfo(handle: Handle): LlamaModelInfo {

@@ -3,8 +3,10 @@
  *
  * @module
  */
-import { throwIfAborted } from "./abort.ts";
-import { bridge, type Handle } from "./native.ts";
+import { STATUS } from "../../ffi/status.ts";
+import { abortable, throwIfAborted } from "./abort.ts";
+import type { ContextHandle } from "./context_handle.ts";
+import { bridge } from "./native.ts";
 
 /** How far a prompt is. */
 export interface PrefillProgress {
@@ -38,44 +40,47 @@ export interface PrefillReport {
  * @param context The context.
  * @param tokens The prompt.
  * @param batchSize Most tokens in a batch.
- * @param unwrapStatus Throws what a status means.
  * @param options Settings.
  * @returns What it did.
  * @throws {ChunkKvError} `cancelled`, or why the engine refused; the sequence is as it was.
  */
 export async function prefill(
-  context: Handle,
+  context: ContextHandle,
   tokens: Int32Array<ArrayBuffer>,
   batchSize: number,
-  unwrapStatus: (status: number) => void,
   options: PrefillOptions,
 ): Promise<PrefillReport> {
   const { sequence = 0, onProgress, signal } = options;
   const native = bridge();
   const start = performance.now();
   throwIfAborted(signal);
-  unwrapStatus(native.ckv_llama_prefill_begin(context.pointer, sequence, tokens.length));
+  context.unwrap(native.ckv_llama_prefill_begin(context.idle, sequence, tokens.length));
   let isOpen = true;
-  const cancel = () => native.ckv_llama_context_cancel(context.pointer);
-  signal?.addEventListener("abort", cancel);
   try {
     for (let done = 0; done < tokens.length;) {
       onProgress?.({ done, total: tokens.length });
-      throwIfAborted(signal);
       const batch = tokens.subarray(done, done + batchSize);
-      const status = await context.run((pointer) =>
-        native.ckv_llama_prefill_step_async(pointer, batch, batch.length)
-      );
+      const step = () =>
+        context.run((pointer) => native.ckv_llama_prefill_step_async(pointer, batch, batch.length));
+      let status: number;
+      // Busy: another call was just being refused, and the step has done nothing.
+      do {
+        throwIfAborted(signal);
+        status = await abortable(signal, () => context.cancel(), step);
+      } while (status === STATUS.busy);
       // A step that fails has undone the prompt itself.
-      isOpen = status === 0 && done + batch.length < tokens.length;
-      if (status !== 0) throwIfAborted(signal);
-      unwrapStatus(status);
+      isOpen = status === STATUS.ok && done + batch.length < tokens.length;
+      if (status !== STATUS.ok) throwIfAborted(signal);
+      context.unwrap(status);
       done += batch.length;
     }
     onProgress?.({ done: tokens.length, total: tokens.length });
   } finally {
-    signal?.removeEventListener("abort", cancel);
-    if (isOpen && !context.isDisposed) native.ckv_llama_prefill_undo(context.pointer);
+    // A call that is just being refused is not long.
+    while (
+      isOpen && !context.isDisposed &&
+      native.ckv_llama_prefill_undo(context.pointer) === STATUS.busy
+    ) await new Promise((resolve) => setTimeout(resolve));
   }
   return { tokens: tokens.length, milliseconds: performance.now() - start };
 }

@@ -4,6 +4,7 @@
  * @module
  */
 import { check } from "../../ffi/status.ts";
+import { checkInteger } from "./integers.ts";
 import { bridge, Handle } from "./native.ts";
 import { packStruct, SAMPLER_PARAMS } from "./structs.ts";
 
@@ -47,7 +48,7 @@ export function makeSampler(model: Handle, options: SamplingOptions): Handle {
     seed = crypto.getRandomValues(new Uint32Array(1))[0] ?? 0,
   } = options;
   checkNumber("temperature", temperature, 0, Infinity);
-  checkInteger("topK", topK, 2 ** 31 - 1);
+  checkInteger("topK", topK, 0);
   check(topP > 0 && topP <= 1, "topP to be above 0 and at most 1", topP);
   checkNumber("minP", minP, 0, 1);
   check(
@@ -55,8 +56,8 @@ export function makeSampler(model: Handle, options: SamplingOptions): Handle {
     "repeatPenalty to be a finite number above 0",
     repeatPenalty,
   );
-  checkInteger("repeatLast", repeatLast, 2 ** 31 - 1);
-  checkInteger("seed", seed, 2 ** 32 - 1);
+  checkInteger("repeatLast", repeatLast, 0);
+  checkInteger("seed", seed, 0, 2 ** 32 - 1);
   const params = packStruct(SAMPLER_PARAMS, {
     temperature,
     top_k: topK,
@@ -67,9 +68,16 @@ export function makeSampler(model: Handle, options: SamplingOptions): Handle {
     ignore_end: Number(ignoreEnd),
     seed,
   });
-  const native = bridge();
-  const sampler = native.ckv_llama_sampler_new(model.pointer, params);
-  return new Handle("a sampler", sampler, (pointer) => native.ckv_llama_sampler_free(pointer));
+  return new Handle(
+    "a sampler",
+    bridge().ckv_llama_sampler_new(model.pointer, params),
+    freeSampler,
+  );
+}
+
+// Outside of makeSampler(): it must not keep alive what it frees.
+function freeSampler(pointer: Deno.PointerObject): void {
+  bridge().ckv_llama_sampler_free(pointer);
 }
 
 function checkNumber(name: string, value: number, least: number, most: number): void {
@@ -77,14 +85,6 @@ function checkNumber(name: string, value: number, least: number, most: number): 
   check(
     value >= least && value <= most && Number.isFinite(value),
     `${name} to be a finite number ${range}`,
-    value,
-  );
-}
-
-function checkInteger(name: string, value: number, most: number): void {
-  check(
-    Number.isInteger(value) && value >= 0 && value <= most,
-    `${name} to be an integer from 0 to ${most}`,
     value,
   );
 }

@@ -59,11 +59,11 @@ static ckv_status leave(ckv_context *ctx, ckv_status status) {
 }
 
 // One stage = one checked function; the context is taken around it.
-#define STAGE(ctx, call)                     \
-  do {                                       \
-    const ckv_status entered = enter(ctx);   \
-    if (entered) return entered;             \
-    return leave(ctx, call);                 \
+#define STAGE(ctx, call)                   \
+  do {                                     \
+    const ckv_status entered = enter(ctx); \
+    if (entered) return entered;           \
+    return leave(ctx, call);               \
   } while (0)
 
 ckv_status ckv_score_checked(ckv_context *ctx, const ckv_params *params,
@@ -185,8 +185,8 @@ static ckv_status check_destination(ckv_context *ctx, const ckv_kv_view *src,
 static ckv_status compact_checked(ckv_context *ctx, const ckv_kv_view *src, const ckv_kv_view *dst,
                                   const ckv_kept *kept) {
   const bool in_place = !dst || dst == src;
-  ckv_status status = in_place ? ckv_check_kv_writable(ctx, "src", src)
-                               : ckv_check_kv(ctx, "src", src);
+  ckv_status status =
+      in_place ? ckv_check_kv_writable(ctx, "src", src) : ckv_check_kv(ctx, "src", src);
   if (status) return status;
   const bool per_head = kept && kept->num_heads > 1;
   status = ckv_check_kept(ctx, kept, src->batch, per_head ? src->num_kv_heads : 1, 0);

@@ -13,8 +13,7 @@ static inline int32_t ckv_kv_len(const ckv_kv_view *view, int32_t b) {
 // Byte offset of token t of sequence b, head 0. The view has been checked.
 static inline int64_t ckv_token_offset(const ckv_kv_view *view, int32_t b, int32_t t) {
   if (view->block_size == 0) return b * view->stride_batch + t * view->stride_token;
-  const int32_t block =
-      view->block_table[(int64_t)b * view->max_blocks + t / view->block_size];
+  const int32_t block = view->block_table[(int64_t)b * view->max_blocks + t / view->block_size];
   return block * view->stride_block + (t % view->block_size) * view->stride_token;
 }
 

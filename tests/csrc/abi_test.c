@@ -65,17 +65,17 @@ static ckv_status score(call *c) {
 }
 
 // Every stage that sees the fault says so in words, and the keys stay as they were.
-#define REFUSED(run, expected, words, ...)                                                        \
-  do {                                                                                            \
-    call c = valid_call();                                                                        \
-    __VA_ARGS__;                                                                                  \
-    memcpy(before, keys, sizeof keys);                                                            \
-    const ckv_status status = run(&c);                                                            \
-    CHECK(status == (expected), "%s: status %d, %s", #__VA_ARGS__, status,                        \
-          ckv_context_error(context));                                                            \
-    CHECK(strstr(ckv_context_error(context), words), "%s: %s", #__VA_ARGS__,                      \
-          ckv_context_error(context));                                                            \
-    CHECK(memcmp(before, keys, sizeof keys) == 0, "%s moved rows", #__VA_ARGS__);                 \
+#define REFUSED(run, expected, words, ...)                                        \
+  do {                                                                            \
+    call c = valid_call();                                                        \
+    __VA_ARGS__;                                                                  \
+    memcpy(before, keys, sizeof keys);                                            \
+    const ckv_status status = run(&c);                                            \
+    CHECK(status == (expected), "%s: status %d, %s", #__VA_ARGS__, status,        \
+          ckv_context_error(context));                                            \
+    CHECK(strstr(ckv_context_error(context), words), "%s: %s", #__VA_ARGS__,      \
+          ckv_context_error(context));                                            \
+    CHECK(memcmp(before, keys, sizeof keys) == 0, "%s moved rows", #__VA_ARGS__); \
   } while (0)
 
 static void settings_out_of_range(void) {

@@ -59,8 +59,8 @@ static void fresh(const ckv_params *params) {
     k[l] = view(keys[l]);
     v[l] = view(values[l]);
     layers[l] = (ckv_layer){sizeof layers[l], 0, &q[l], &k[l], &v[l]};
-    kept[l] = (ckv_kept){sizeof kept[l], BATCH, ckv_kept_heads(params, KV_HEADS), TOKENS,
-                         indices[l], lens[l]};
+    kept[l] = (ckv_kept){sizeof kept[l], BATCH,      ckv_kept_heads(params, KV_HEADS),
+                         TOKENS,         indices[l], lens[l]};
   }
   memcpy(staged_keys, keys, sizeof keys);
   memcpy(staged_values, values, sizeof values);
@@ -84,8 +84,8 @@ static void equals_the_stages(ckv_params params) {
       CHECK(memcmp(indices[l], indices[leader], set_bytes) == 0, "layer %d reuses %d", l, leader);
       continue;
     }
-    ckv_scores scores = {sizeof scores, BATCH, ckv_score_heads(&params, KV_HEADS), TOKENS, kv_lens,
-                         scores_data, BATCH * KV_HEADS * TOKENS};
+    ckv_scores scores = {sizeof scores, BATCH,       ckv_score_heads(&params, KV_HEADS), TOKENS,
+                         kv_lens,       scores_data, BATCH * KV_HEADS * TOKENS};
     if (scores.num_heads) {
       CHECK(ckv_score(context, &params, &q[l], &keys_view, &scores) == CKV_OK, "%s",
             ckv_context_error(context));
@@ -130,7 +130,8 @@ static void failure_moves_nothing(void) {
   fresh(&params);
   keys[LAYERS - 1][5] = NAN;
   memcpy(staged_keys, keys, sizeof keys);
-  CHECK(ckv_compress(context, &params, layers, LAYERS, kept) == CKV_ERROR_NUMERIC, "NaN, last layer");
+  CHECK(ckv_compress(context, &params, layers, LAYERS, kept) == CKV_ERROR_NUMERIC,
+        "NaN, last layer");
   CHECK(memcmp(staged_keys, keys, sizeof keys) == 0, "keys of every layer stay");
   CHECK(memcmp(staged_values, values, sizeof values) == 0, "values of every layer stay");
   fresh(&params);

@@ -10,16 +10,16 @@
 static int test_passed, test_failed;
 
 // One check inside a test; prints where it failed and goes on.
-#define CHECK(condition, ...)                                        \
-  do {                                                               \
-    if (condition) {                                                 \
-      test_passed++;                                                 \
-    } else {                                                         \
-      test_failed++;                                                 \
+#define CHECK(condition, ...)                                         \
+  do {                                                                \
+    if (condition) {                                                  \
+      test_passed++;                                                  \
+    } else {                                                          \
+      test_failed++;                                                  \
       fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #condition); \
-      fprintf(stderr, __VA_ARGS__);                                  \
-      fputc('\n', stderr);                                           \
-    }                                                                \
+      fprintf(stderr, __VA_ARGS__);                                   \
+      fputc('\n', stderr);                                            \
+    }                                                                 \
   } while (0)
 
 static uint64_t test_state;
@@ -29,7 +29,8 @@ static inline void test_begin(const char *name) {
   const char *seed = getenv("CKV_TEST_SEED");
   struct timespec now;
   timespec_get(&now, TIME_UTC);
-  test_state = seed ? strtoull(seed, NULL, 10) : (uint64_t)now.tv_sec * 1000003u + (uint64_t)now.tv_nsec;
+  test_state =
+      seed ? strtoull(seed, NULL, 10) : (uint64_t)now.tv_sec * 1000003u + (uint64_t)now.tv_nsec;
   printf("%s: CKV_TEST_SEED=%llu\n", name, (unsigned long long)test_state);
 }
 

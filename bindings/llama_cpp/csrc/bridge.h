@@ -176,6 +176,8 @@ CKV_LLAMA_API void ckv_llama_context_cancel(ckv_llama_context *context);
 
 // ---- Sequences ----------------------------------------------------------------------------------
 // A sequence's length counts positions, dropped tokens included; its cells count what is cached.
+// What counts something returns -status if it fails. Lengths, cells, bytes and positions are there
+// between the steps of a prompt, too.
 
 CKV_LLAMA_API int32_t ckv_llama_sequence_length(ckv_llama_context *context, int32_t sequence);
 CKV_LLAMA_API int32_t ckv_llama_sequence_cells(ckv_llama_context *context, int32_t sequence);
@@ -185,7 +187,9 @@ CKV_LLAMA_API int64_t ckv_llama_sequence_bytes(ckv_llama_context *context, int32
 CKV_LLAMA_API int32_t ckv_llama_sequence_positions(ckv_llama_context *context, int32_t sequence,
                                                    int32_t *positions, int32_t capacity);
 
-// Removes positions [from, to); to -1: to the end.
+// Removes positions [from, to); to -1: to the end. CKV_ERROR_UNSUPPORTED: not all of them, and from
+// lies where a compression has left each layer tokens of its own: before the newest tokens that all
+// layers kept unbroken.
 CKV_LLAMA_API ckv_status ckv_llama_sequence_remove(ckv_llama_context *context, int32_t sequence,
                                                    int32_t from, int32_t to);
 // Afterwards both share cells, and neither can be compressed until the other one is removed.
@@ -195,12 +199,14 @@ CKV_LLAMA_API ckv_status ckv_llama_sequence_copy(ckv_llama_context *context, int
 CKV_LLAMA_API ckv_status ckv_llama_sequence_shift(ckv_llama_context *context, int32_t sequence,
                                                   int32_t delta);
 
-// The engine's serialised state of a sequence, for tests and tools.
+// The engine's serialised state of a sequence, for tests and tools. Sizes are -status on failure.
 CKV_LLAMA_API int64_t ckv_llama_state_size(ckv_llama_context *context, int32_t sequence);
 CKV_LLAMA_API int64_t ckv_llama_state_get(ckv_llama_context *context, int32_t sequence,
                                           uint8_t *data, int64_t size);
 // tokens: the sequence's newest tokens, oldest first, as far as known: from them the window's queries
 // can be computed again, without which nothing can be compressed before the next prompt. May be NULL.
+// CKV_ERROR_INVALID_ARGUMENT: not a state that fits this context; the sequence is as it was.
+// CKV_ERROR_ENGINE: the engine did not take it; the sequence is empty.
 CKV_LLAMA_API ckv_status ckv_llama_state_set(ckv_llama_context *context, int32_t sequence,
                                              const uint8_t *data, int64_t size,
                                              const int32_t *tokens, int32_t num_tokens);

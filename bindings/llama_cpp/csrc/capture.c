@@ -176,6 +176,19 @@ bool ckvl_capture_node(struct ggml_tensor *node, bool ask, void *user_data) {
   return !ask;
 }
 
+void ckvl_capture_rewind(ckvl_capture *capture, llama_pos next) {
+  const llama_pos removed = capture->next - next;
+  if (removed >= capture->rows) {
+    ckvl_capture_forget(capture);
+    return;
+  }
+  ckvl_capture_forget_cells(capture);
+  if (removed <= 0) return;
+  capture->next = next;
+  capture->rows -= removed;
+  for (int32_t l = 0; l < capture->num_layers; l++) capture->layers[l].rows -= removed;
+}
+
 void ckvl_capture_begin(ckvl_capture *capture, llama_pos first, int32_t tokens, llama_pos from) {
   if (capture->next != first) ckvl_capture_forget(capture);
   // Only the newest rows are kept anyway.

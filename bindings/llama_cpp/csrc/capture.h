@@ -59,6 +59,9 @@ void ckvl_capture_forget(ckvl_capture *capture);
 // The sequence's tokens have got other cells: the queries are still theirs, the masks are void.
 void ckvl_capture_forget_cells(ckvl_capture *capture);
 
+// The sequence ends at position `next` now: rows from there on are forgotten, and the cells.
+void ckvl_capture_rewind(ckvl_capture *capture, llama_pos next);
+
 // Around a decode call with `tokens` tokens of the sequence from position `first` on, in order, and
 // of no other sequence. Rows from position `from` on are captured, at most the newest CKVL_WINDOW;
 // they join those of the call before if nothing lies between.

@@ -71,6 +71,7 @@ static ckv_status commit(ckv_llama_context *context, int32_t s, ckvl_compaction 
                          ckv_llama_report *report) {
   ckvl_sequence *sequence = &context->sequences[s];
   const double start = now_ms();
+  const int32_t tail = ckvl_kept_tail(&c->kept, c->cells.count);
   const ckv_status status = ckvl_compaction_commit(c);
   if (c->is_lost) {
     ckvl_sequence_clear(sequence);
@@ -81,6 +82,10 @@ static ckv_status commit(ckv_llama_context *context, int32_t s, ckvl_compaction 
     context->error = whole;
   }
   if (status) return status;
+  if (tail < c->cells.count) {
+    const llama_pos end = c->cells.pos[c->cells.count - tail];
+    if (sequence->compacted_end < end) sequence->compacted_end = end;
+  }
   ckvl_capture_forget_cells(&sequence->capture);
   sequence->windows_cut = sequence->windows_cut || c->sliding.count > 0;
   report->compact_ms = now_ms() - start;

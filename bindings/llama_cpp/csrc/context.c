@@ -138,6 +138,28 @@ static struct llama_context *make_engine_context(ckv_llama_context *context,
   return host->llama_init_from_model(context->model->model, own);
 }
 
+// What states may say, told by the new context itself: without cells each cache is two counts.
+static void find_limits(ckv_llama_context *context, const ckv_llama_context_params *p) {
+  const ckv_llama_engine *engine = context->model->engine;
+  const size_t empty =
+      engine->api.llama_state_seq_get_size_ext(context->ctx, 0, LLAMA_STATE_SEQ_FLAGS_NONE);
+  const int64_t cells = engine->host.llama_n_ctx(context->ctx);
+  // As the engine sizes the cache of sliding windows.
+  int64_t sliding =
+      (int64_t)engine->host.llama_model_n_swa(context->model->model) * p->num_sequences +
+      engine->host.llama_n_ubatch(context->ctx);
+  if (sliding > cells || p->full_sliding_window) sliding = cells;
+  context->limits = (ckvl_state_limits){
+      .num_caches = empty == CKVL_BLOB_HEADER_BYTES + 8    ? 1
+                    : empty == CKVL_BLOB_HEADER_BYTES + 16 ? 2
+                                                           : 0,
+      .max_cells = {(int32_t)cells, (int32_t)((sliding + 255) / 256 * 256)},
+      .values_transposed = !p->flash_attention,
+      .key_type = ggml_type_of(p->key_type),
+      .value_type = ggml_type_of(p->value_type),
+  };
+}
+
 static ckv_status allocate(ckv_llama_context *context, int32_t num_sequences) {
   const ckv_llama_engine *engine = context->model->engine;
   context->batch_size = (int32_t)engine->host.llama_n_batch(context->ctx);
@@ -184,6 +206,7 @@ ckv_status ckv_llama_context_init(ckv_llama_context *context,
     context->flash_attention = params->flash_attention != 0;
     ckvl_worker_pool_attach(&context->workers, &context->model->engine->host, context->ctx,
                             ckv_context_num_threads(context->ckv));
+    find_limits(context, params);
     status = allocate(context, params->num_sequences);
   }
   if (!status && !context->memory) {
@@ -220,17 +243,20 @@ static ckv_status enter(ckv_llama_context *context) {
                                        "Expected an initialised context but found a new one"));
 }
 
-ckv_status ckvl_enter(ckv_llama_context *context, int32_t sequence) {
+ckv_status ckvl_enter_reading(ckv_llama_context *context, int32_t sequence) {
   const ckv_status status = enter(context);
   if (status) return status;
-  if (context->prefill.sequence >= 0) {
-    return ckvl_leave(context, ckvl_fail(&context->error, CKV_ERROR_BUSY,
-                                         "Expected no prompt to be going in but found one"));
-  }
   if (sequence >= 0 && sequence < context->num_sequences) return CKV_OK;
   return ckvl_leave(context, ckvl_fail(&context->error, CKV_ERROR_INVALID_ARGUMENT,
                                        "Expected a sequence from 0 to %d but found %d",
                                        context->num_sequences - 1, sequence));
+}
+
+ckv_status ckvl_enter(ckv_llama_context *context, int32_t sequence) {
+  const ckv_status status = ckvl_enter_reading(context, sequence);
+  if (status || context->prefill.sequence < 0) return status;
+  return ckvl_leave(context, ckvl_fail(&context->error, CKV_ERROR_BUSY,
+                                       "Expected no prompt to be going in but found one"));
 }
 
 ckv_status ckvl_enter_prefill(ckv_llama_context *context) {

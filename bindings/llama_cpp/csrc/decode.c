@@ -11,7 +11,8 @@ void ckvl_sequence_truncate(ckvl_sequence *sequence, llama_pos from) {
   sequence->num_tokens = sequence->num_tokens > removed ? sequence->num_tokens - removed : 0;
   sequence->next = from;
   sequence->has_logits = false;
-  ckvl_capture_forget(&sequence->capture);
+  if (sequence->compacted_end > from) sequence->compacted_end = from;
+  ckvl_capture_rewind(&sequence->capture, from);
 }
 
 void ckvl_sequence_clear(ckvl_sequence *sequence) {
@@ -20,6 +21,7 @@ void ckvl_sequence_clear(ckvl_sequence *sequence) {
   sequence->has_logits = false;
   sequence->shift_pending = false;
   sequence->windows_cut = false;
+  sequence->compacted_end = 0;
   ckvl_capture_forget(&sequence->capture);
 }
 
@@ -125,9 +127,11 @@ ckv_status ckvl_decode(ckv_llama_context *context, int32_t s, const int32_t *tok
   return CKV_OK;
 }
 
-// The cells of the newest `rows` tokens must be theirs alone to be decoded again, and the layers with
-// a sliding window must still hold what the first of them sees.
-static ckv_status check_refresh(ckv_llama_context *context, int32_t s, int32_t rows) {
+// The newest `rows` tokens must be in all layers, and the newest `again` of them have cells that are
+// theirs alone and go on from the token before, to be decoded again; the layers with a sliding window
+// must still hold what the first of these sees.
+static ckv_status check_refresh(ckv_llama_context *context, int32_t s, int32_t rows,
+                                int32_t again) {
   const ckv_llama_engine *engine = context->model->engine;
   const ckvl_sequence *sequence = &context->sequences[s];
   ckvl_cells cells;
@@ -135,12 +139,15 @@ static ckv_status check_refresh(ckv_llama_context *context, int32_t s, int32_t r
       ckvl_cells_read(&engine->api, context->ctx, s, NULL, 0, &cells, &context->error);
   if (status) return status;
   const bool shared = cells.is_shared;
-  const bool unbroken = cells.count >= rows && sequence->num_tokens >= rows &&
-                        cells.pos[cells.count - rows] == sequence->next - rows;
+  const bool unbroken =
+      cells.count >= rows && sequence->num_tokens >= rows &&
+      cells.pos[cells.count - rows] == sequence->next - rows &&
+      sequence->next - rows >= sequence->compacted_end &&
+      (cells.count == again || cells.pos[cells.count - again - 1] == sequence->next - again - 1);
   const llama_pos oldest = cells.count ? cells.pos[0] : 0;
   ckvl_cells_free(&cells);
   const int32_t window = engine->host.llama_model_n_swa(context->model->model);
-  llama_pos seen = window > 0 ? sequence->next - rows - window + 1 : 0;
+  llama_pos seen = window > 0 ? sequence->next - again - window + 1 : 0;
   if (seen < oldest) seen = oldest;
   const bool in_reach =
       window <= 0 || engine->host.llama_memory_seq_pos_min(context->memory, s) <= seen;
@@ -149,9 +156,10 @@ static ckv_status check_refresh(ckv_llama_context *context, int32_t s, int32_t r
                    "Expected to decode the newest %d tokens again, whose queries are needed, but "
                    "found %s",
                    rows,
-                   shared     ? "cells that a copy of the sequence shares"
-                   : unbroken ? "that their sliding window is gone"
-                              : "that they are not all known");
+                   shared ? "cells that a copy of the sequence shares"
+                   : unbroken
+                       ? "that their sliding window is gone"
+                       : "that they are not all known and in all layers, one after the other");
 }
 
 ckv_status ckvl_refresh_window(ckv_llama_context *context, int32_t s, int32_t rows,
@@ -162,8 +170,11 @@ ckv_status ckvl_refresh_window(ckv_llama_context *context, int32_t s, int32_t ro
   *was_needed = !capture->status &&
                 (!capture->has_cells || capture->next != sequence->next || capture->rows < rows);
   if (!*was_needed) return CKV_OK;
-  ckv_status status = check_refresh(context, s, rows);
+  // If only the cells are not known, one token shows them: its mask.
+  const bool has_queries = capture->next == sequence->next && capture->rows >= rows;
+  ckv_status status = check_refresh(context, s, rows, has_queries ? 1 : rows);
   if (status) return status;
+  if (has_queries) rows = 1;
   int32_t again[CKVL_WINDOW];
   memcpy(again, sequence->tokens + sequence->num_tokens - rows, sizeof *again * (size_t)rows);
   const llama_pos end = sequence->next;

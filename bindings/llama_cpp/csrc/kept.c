@@ -60,6 +60,20 @@ ckv_status ckvl_kept_level(ckvl_kept *kept, const int32_t *lens, int32_t n, ckvl
   return CKV_OK;
 }
 
+int32_t ckvl_kept_tail(const ckvl_kept *kept, int32_t n) {
+  int32_t tail = kept->len;
+  for (int32_t l = 0; l < kept->num_layers; l++) {
+    for (int32_t h = 0; h < kept->heads[l]; h++) {
+      const int32_t *end =
+          ckvl_kept_indices(kept, l) + (size_t)h * (size_t)kept->capacity + kept->len;
+      int32_t common = 0;
+      while (common < tail && end[-1 - common] == n - 1 - common) common++;
+      tail = common;
+    }
+  }
+  return tail;
+}
+
 ckv_status ckvl_kept_check(const ckvl_kept *kept, int32_t n, ckvl_error *error) {
   if (kept->len < 1 || kept->len > n || kept->len > kept->capacity) {
     return ckvl_fail(error, CKV_ERROR_INVALID_ARGUMENT,

@@ -25,6 +25,9 @@ int32_t *ckvl_kept_indices(const ckvl_kept *kept, int32_t layer);
 // newest of the `n` tokens that they lack.
 ckv_status ckvl_kept_level(ckvl_kept *kept, const int32_t *lens, int32_t n, ckvl_error *error);
 
+// The newest tokens of `n` that every set has: how many.
+int32_t ckvl_kept_tail(const ckvl_kept *kept, int32_t n);
+
 // Rising, inside 0 to n - 1, and with the newest token: the next one continues after it.
 ckv_status ckvl_kept_check(const ckvl_kept *kept, int32_t n, ckvl_error *error);
 

@@ -6,6 +6,7 @@
 
 #include "bridge.h"
 #include "compaction.h"
+#include "state_check.h"
 #include "worker_pool.h"
 
 struct ckv_llama_engine {
@@ -39,6 +40,9 @@ typedef struct ckvl_sequence {
   // Sliding windows hold no more than what the next token sees: the newest tokens cannot be decoded
   // again, so that the queries of all of them must be captured.
   bool windows_cut;
+  // Below this position the layers have tokens of their own each, and cells are no longer those of
+  // the positions that they are counted by.
+  llama_pos compacted_end;
 } ckvl_sequence;
 
 // A prompt that is going in.
@@ -60,6 +64,7 @@ struct ckv_llama_context {
   ckvl_worker_pool workers;
   int32_t num_sequences, batch_size;
   bool flash_attention;
+  ckvl_state_limits limits;
   ckvl_sequence *sequences;
   ckvl_prefill prefill;
   ckvl_capture *recording;  // that the eval callback serves now, NULL: none
@@ -89,6 +94,10 @@ void ckvl_model_retain(ckv_llama_model *model);
 // unless it is a call about that, a prompt. Pairs with leave if it succeeds.
 ckv_status ckvl_enter(ckv_llama_context *context, int32_t sequence);
 ckv_status ckvl_enter_prefill(ckv_llama_context *context);
+
+// The same for a call that only reads what a prompt leaves alone: between its steps, too.
+ckv_status ckvl_enter_reading(ckv_llama_context *context, int32_t sequence);
+
 ckv_status ckvl_leave(ckv_llama_context *context, ckv_status status);
 
 // Decodes tokens at the end of a sequence. Queries from position `capture_from` on are captured.

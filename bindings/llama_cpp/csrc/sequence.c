@@ -1,4 +1,4 @@
-// Sequences of a context: lengths, removal, copies, shifts, raw state.
+// Sequences of a context: lengths, removal, copies, shifts.
 #include <stdlib.h>
 #include <string.h>
 
@@ -6,7 +6,8 @@
 #include "objects.h"
 
 int32_t ckv_llama_sequence_length(ckv_llama_context *context, int32_t sequence) {
-  if (ckvl_enter(context, sequence)) return -1;
+  const ckv_status status = ckvl_enter_reading(context, sequence);
+  if (status) return -(int32_t)status;
   const int32_t length = context->sequences[sequence].next;
   ckvl_leave(context, CKV_OK);
   return length;
@@ -14,12 +15,13 @@ int32_t ckv_llama_sequence_length(ckv_llama_context *context, int32_t sequence) 
 
 int32_t ckv_llama_sequence_positions(ckv_llama_context *context, int32_t sequence,
                                      int32_t *positions, int32_t capacity) {
-  if (ckvl_enter(context, sequence)) return -1;
+  ckv_status status = ckvl_enter_reading(context, sequence);
+  if (status) return -(int32_t)status;
   ckvl_cells cells;
   ckvl_log_clear();
-  const ckv_status status = ckvl_cells_read(&context->model->engine->api, context->ctx, sequence,
-                                            NULL, 0, &cells, &context->error);
-  int32_t count = -1;
+  status = ckvl_cells_read(&context->model->engine->api, context->ctx, sequence, NULL, 0, &cells,
+                           &context->error);
+  int32_t count = -(int32_t)status;
   if (!status) {
     count = cells.count;
     const int32_t copied = count < capacity ? count : capacity;
@@ -35,7 +37,8 @@ int32_t ckv_llama_sequence_cells(ckv_llama_context *context, int32_t sequence) {
 }
 
 int64_t ckv_llama_sequence_bytes(ckv_llama_context *context, int32_t sequence) {
-  if (ckvl_enter(context, sequence)) return -1;
+  const ckv_status status = ckvl_enter_reading(context, sequence);
+  if (status) return -(int64_t)status;
   const ckvl_api *api = &context->model->engine->api;
   // The state with its rows less the state without them.
   const size_t all =
@@ -56,7 +59,20 @@ static ckv_status remove_positions(ckv_llama_context *context, int32_t s, int32_
                      "Expected positions from 0 to %d but found %d to %d", sequence->next, from,
                      to);
   }
+  if (from == 0 && to == sequence->next) {
+    // Whatever is there: its positions need not be those that are known.
+    api->llama_memory_seq_rm(context->memory, s, -1, -1);
+    ckvl_sequence_clear(sequence);
+    return CKV_OK;
+  }
   if (from == to) return CKV_OK;
+  if (from < sequence->compacted_end) {
+    return ckvl_fail(
+        &context->error, CKV_ERROR_UNSUPPORTED,
+        "Expected to remove positions from %d on, or all, but found %d to %d: below %d "
+        "each layer keeps tokens of its own since the compression",
+        sequence->compacted_end, from, to, sequence->compacted_end);
+  }
   if (!api->llama_memory_seq_rm(context->memory, s, from, to < sequence->next ? to : -1)) {
     return ckvl_fail(&context->error, CKV_ERROR_UNSUPPORTED,
                      "Expected the engine to remove positions %d to %d but this model's memory "
@@ -116,6 +132,7 @@ static ckv_status copy(ckv_llama_context *context, int32_t from, int32_t to) {
   target->next = source->next;
   target->shift_pending = source->shift_pending;
   target->windows_cut = source->windows_cut;
+  target->compacted_end = source->compacted_end;
   return CKV_OK;
 }
 
@@ -159,6 +176,7 @@ static ckv_status shift(ckv_llama_context *context, int32_t s, int32_t delta) {
   }
   engine->host.llama_memory_seq_add(context->memory, s, -1, -1, delta);
   sequence->next += delta;
+  if (sequence->compacted_end > 0) sequence->compacted_end += delta;
   sequence->shift_pending = true;
   // Captured queries are rotated to the old positions.
   ckvl_capture_forget(&sequence->capture);
@@ -168,61 +186,4 @@ static ckv_status shift(ckv_llama_context *context, int32_t s, int32_t delta) {
 ckv_status ckv_llama_sequence_shift(ckv_llama_context *context, int32_t sequence, int32_t delta) {
   const ckv_status status = ckvl_enter(context, sequence);
   return status ? status : ckvl_leave(context, shift(context, sequence, delta));
-}
-
-int64_t ckv_llama_state_size(ckv_llama_context *context, int32_t sequence) {
-  if (ckvl_enter(context, sequence)) return -1;
-  const size_t size = context->model->engine->api.llama_state_seq_get_size_ext(
-      context->ctx, sequence, LLAMA_STATE_SEQ_FLAGS_NONE);
-  ckvl_leave(context, CKV_OK);
-  return (int64_t)size;
-}
-
-int64_t ckv_llama_state_get(ckv_llama_context *context, int32_t sequence, uint8_t *data,
-                            int64_t size) {
-  if (ckvl_enter(context, sequence)) return -1;
-  const size_t read = context->model->engine->api.llama_state_seq_get_data_ext(
-      context->ctx, data, (size_t)size, sequence, LLAMA_STATE_SEQ_FLAGS_NONE);
-  ckvl_leave(context, CKV_OK);
-  return (int64_t)read;
-}
-
-ckv_status ckv_llama_state_set(ckv_llama_context *context, int32_t s, const uint8_t *data,
-                               int64_t size, const int32_t *tokens, int32_t num_tokens) {
-  ckv_status status = ckvl_enter(context, s);
-  if (status) return status;
-  int32_t *known = num_tokens > 0 ? malloc(sizeof *known * (size_t)num_tokens) : NULL;
-  if (num_tokens > 0 && !known) {
-    return ckvl_leave(context,
-                      ckvl_fail_memory(&context->error, sizeof *known * (size_t)num_tokens));
-  }
-  const ckvl_api *api = &context->model->engine->api;
-  ckvl_sequence *sequence = &context->sequences[s];
-  ckvl_log_clear();
-  const size_t written = api->llama_state_seq_set_data_ext(context->ctx, data, (size_t)size, s,
-                                                           LLAMA_STATE_SEQ_FLAGS_NONE);
-  const bool had_logits = sequence->has_logits;
-  const llama_pos newest = api->llama_memory_seq_pos_max(context->memory, s);
-  const bool same_end = newest + 1 == sequence->next;
-  if (!same_end) ckvl_sequence_clear(sequence);
-  ckvl_capture_forget(&sequence->capture);
-  sequence->next = newest + 1;
-  sequence->has_logits = had_logits && same_end;
-  sequence->windows_cut = context->model->engine->host.llama_model_n_swa(context->model->model) > 0;
-  if (known) {
-    memcpy(known, tokens, sizeof *known * (size_t)num_tokens);
-    free(sequence->tokens);
-    sequence->tokens = known;
-    sequence->token_capacity = num_tokens;
-    sequence->num_tokens = num_tokens < sequence->next ? num_tokens : sequence->next;
-    // Only the newest count if the state is shorter than what is known of it.
-    memmove(known, known + (num_tokens - sequence->num_tokens),
-            sizeof *known * (size_t)sequence->num_tokens);
-  }
-  if (written != (size_t)size) {
-    status = ckvl_fail(&context->error, CKV_ERROR_ENGINE,
-                       "Expected the engine to take %lld bytes of state but it took %zu: %s",
-                       (long long)size, written, ckvl_log_text());
-  }
-  return ckvl_leave(context, status);
 }

@@ -57,9 +57,9 @@ static ckv_status find_nan(ckv_context *ctx, const ckv_params *params, const ckv
       bool nan = false;
       for (int32_t t = 0; t < n - params->window; t++) nan |= row[t] != row[t];
       if (!nan) continue;
-      return ckv_fail(ctx, CKV_ERROR_NUMERIC,
-                      "Expected token scores that are numbers but found NaN in sequence %d, head %d",
-                      b, h);
+      return ckv_fail(
+          ctx, CKV_ERROR_NUMERIC,
+          "Expected token scores that are numbers but found NaN in sequence %d, head %d", b, h);
     }
   }
   return CKV_OK;

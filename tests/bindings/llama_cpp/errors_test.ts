@@ -61,7 +61,11 @@ Deno.test("given indices must fit the sequence, and nothing changes otherwise", 
     ["an index past the end", layers([5, 60]), "0 to 59 but found 60"],
     ["a negative index", layers([-1, 59]), "found -1 after -1"],
     ["without the newest token", layers([5, 58]), "newest token, 59, but found 58"],
-    ["a broken index", layers([0.5, 59]), "indices that are integers but found 0.5"],
+    [
+      "a broken index",
+      layers([0.5, 59]),
+      "an index to be an integer from -2147483647 to 2147483647 but",
+    ],
     ["layers of unequal length", [...layers([1, 59], 29), [59]], "Expected 2 indices in layer 29"],
     ["too many heads", Array(30).fill([[59], [59]]), "Expected 1 or 3 index sets"],
   ];
@@ -128,6 +132,52 @@ Deno.test("tokens outside the vocabulary are refused", async () => {
     throws(() => model.tokenizer.detokenize([token]), "invalid_argument", "a token from 0");
   }
   assertEquals(context.tokenCount(), TOKENS);
+});
+
+Deno.test("numbers that are no 32-bit integers are refused before C wraps them", async () => {
+  using context = await prefilled(model, { sequences: 2 });
+  const state = context.saveState();
+  const wraps = 2 ** 32;
+  for (const value of [1.5, NaN, wraps, -wraps, "x", null]) {
+    // deno-lint-ignore no-explicit-any
+    const bad = value as any;
+    const uses: (() => unknown)[] = [
+      () => context.tokenCount(bad),
+      () => context.cellCount(bad),
+      () => context.kvBytes(bad),
+      () => context.positions(bad),
+      () => context.logits(bad),
+      () => context.clear(bad),
+      () => context.remove(bad),
+      () => context.remove(0, bad),
+      () => context.remove(0, 1, bad),
+      () => context.copy(bad, 1),
+      () => context.copy(0, bad),
+      () => context.shift(bad),
+      () => context.shift(1, bad),
+      () => context.saveState(bad),
+    ];
+    for (const use of uses) throws(use, "invalid_argument", `Expected `);
+    if (value === null) continue;
+    throws(() => context.restoreState(state, { sequence: bad }), "invalid_argument", "sequence to");
+    throws(() => context.compress({ keep: 0.5, sequence: bad }), "invalid_argument", "sequence to");
+    const last = typeof value === "number" ? value + TOKENS - 1 : bad;
+    throws(() => context.compact(Array(30).fill([last])), "invalid_argument", "an index to be");
+    await rejects(() => context.prefill([1], { sequence: bad }), "invalid_argument", "sequence to");
+    await rejects(
+      () => context.generate({ sequence: bad }).next(),
+      "invalid_argument",
+      "sequence to",
+    );
+  }
+  assertEquals(context.saveState(), state);
+});
+
+Deno.test("what counts something says why it cannot", () => {
+  using context = model.createContext(settings);
+  for (const count of ["tokenCount", "cellCount", "kvBytes", "positions", "saveState"] as const) {
+    throws(() => context[count](1), "invalid_argument", "from 0 to 0 but found 1");
+  }
 });
 
 // deno-lint-ignore no-explicit-any

@@ -6,6 +6,12 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { ChunkKvError, LlamaModel } from "chunkkv/llama-cpp";
 
+import { ContextHandle } from "../../../bindings/llama_cpp/context_handle.ts";
+import { loadEngine } from "../../../bindings/llama_cpp/engine.ts";
+import { bridge, cString, Handle } from "../../../bindings/llama_cpp/native.ts";
+import { prefill } from "../../../bindings/llama_cpp/prefill.ts";
+import { MODEL_PARAMS, packStruct } from "../../../bindings/llama_cpp/structs.ts";
+import { STATUS } from "../../../ffi/status.ts";
 import { assertSameBits } from "./compare.ts";
 import { prefilled, rejects, settings, throws, TOKENS } from "./expect_error.ts";
 import { smolLm2 } from "./models.ts";
@@ -91,6 +97,52 @@ Deno.test("a second call meanwhile is refused, the first one goes on", async () 
   await rejects(() => context.prefill([1]), "busy", "one call at a time");
   await running;
   assertEquals(context.tokenCount(), TOKENS + 64);
+});
+
+Deno.test("a prompt's progress can ask for what is there, and only that", async () => {
+  using context = await prefilled(model, { batchSize: 32 });
+  const counts: number[][] = [];
+  const onProgress = () => {
+    counts.push([context.tokenCount(), context.cellCount(), context.positions().at(-1) ?? -1]);
+    if (counts.length > 2) return;
+    throws(() => context.saveState(), "busy", "no prompt to be going in");
+    throws(() => context.clear(), "busy", "no prompt to be going in");
+  };
+  await context.prefill(storyTokens(model, 64, 5), { onProgress });
+  assertEquals(counts, [60, 92, 124].map((count) => [count, count, count - 1]));
+  assert(context.kvBytes() > 0);
+});
+
+Deno.test("a step that another call keeps out is taken again, and the prompt goes in", async () => {
+  class Colliding extends ContextHandle {
+    collisions = 0;
+    override run<T>(call: (pointer: Deno.PointerObject) => Promise<T>): Promise<T> {
+      return ++this.collisions % 3 ? Promise.resolve(STATUS.busy as T) : super.run(call);
+    }
+  }
+  const native = bridge();
+  const engine = await loadEngine();
+  const handle = new Handle(
+    "a model",
+    native.ckv_llama_model_new(engine.handle.pointer),
+    (pointer) => native.ckv_llama_model_free(pointer),
+  );
+  const path = cString(smolLm2(), "a path");
+  const params = packStruct(MODEL_PARAMS, { gpu_layers: 0, use_mmap: 1 });
+  const load = (pointer: Deno.PointerObject) =>
+    native.ckv_llama_model_load_async(pointer, path, params);
+  assertEquals(await handle.run(load), STATUS.ok);
+  const context = new Colliding(handle, settings);
+  try {
+    await prefill(context, storyTokens(model, 40), 20, {});
+    assertEquals(context.collisions, 6);
+    assertEquals(native.ckv_llama_sequence_length(context.pointer, 0), 40);
+    // No prompt is open: the next one may begin.
+    await prefill(context, storyTokens(model, 10), 20, {});
+  } finally {
+    context.dispose();
+    handle.dispose();
+  }
 });
 
 Deno.test("what has been disposed of says so; doing it again does nothing", async () => {

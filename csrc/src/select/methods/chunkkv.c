@@ -60,8 +60,8 @@ static int32_t select_chunks(const ckv_choice *choice) {
   run runs[MAX_RUNS];
   int32_t num_runs = 0;
   if (params->fill == CKV_FILL_EXACT) {
-    num_runs = left_over_runs(choice, chunks, num_chunks, budget.len, last, budget.rest - chosen,
-                              runs);
+    num_runs =
+        left_over_runs(choice, chunks, num_chunks, budget.len, last, budget.rest - chosen, runs);
   }
 
   int32_t count = 0;
@@ -74,8 +74,7 @@ static int32_t select_chunks(const ckv_choice *choice) {
     }
     for (int32_t r = 0; r < num_runs; r++) {
       if (runs[r].begin < begin || runs[r].begin >= end) continue;
-      count = ckv_keep_range(choice->indices, count, runs[r].begin,
-                             runs[r].begin + runs[r].length);
+      count = ckv_keep_range(choice->indices, count, runs[r].begin, runs[r].begin + runs[r].length);
     }
   }
   return ckv_keep_range(choice->indices, count, budget.newest, choice->kv_len);

@@ -17,12 +17,12 @@ typedef enum ckv_heads {
 typedef struct ckv_finish {
   const ckv_params *params;
   int32_t num_kv_heads;
-  int32_t group;          // query heads per kv head
-  int32_t window;         // window rows of this sequence: min(window, its length)
-  int32_t len;            // tokens that have scores: its length - window
-  int32_t stride;         // floats from one head to the next, in mass and in scores
-  const float *mass;      // [num_kv_heads, stride], from ckv_score_mass
-  float *scores;          // [1 or num_kv_heads, stride]
+  int32_t group;      // query heads per kv head
+  int32_t window;     // window rows of this sequence: min(window, its length)
+  int32_t len;        // tokens that have scores: its length - window
+  int32_t stride;     // floats from one head to the next, in mass and in scores
+  const float *mass;  // [num_kv_heads, stride], from ckv_score_mass
+  float *scores;      // [1 or num_kv_heads, stride]
 } ckv_finish;
 
 // One index set to choose: one sequence, one head (or all heads together).
@@ -36,9 +36,9 @@ typedef struct ckv_choice {
 
 typedef struct ckv_method_ops {
   ckv_heads score_heads;
-  ckv_heads kept_heads;  // never CKV_HEADS_NONE
-  void (*finish)(const ckv_finish *finish);           // NULL without scores
-  int32_t (*select)(const ckv_choice *choice);        // returns how many indices
+  ckv_heads kept_heads;                                // never CKV_HEADS_NONE
+  void (*finish)(const ckv_finish *finish);            // NULL without scores
+  int32_t (*select)(const ckv_choice *choice);         // returns how many indices
   int64_t (*scratch)(const ckv_params *p, int32_t n);  // entries of scratch; NULL: none
 } ckv_method_ops;
 
