@@ -2,7 +2,7 @@ import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import type { DemoRow } from "../../bench/engine/compare.ts";
 import type { Results } from "../../bench/report/results.ts";
 import { VERSION } from "../../bench/version.ts";
-import { smolLm2 } from "../bindings/llama_cpp/models.ts";
+import { gemma3, smolLm2 } from "../bindings/llama_cpp/models.ts";
 import { chunkkv } from "./run.ts";
 
 const TEXT = "bench/data/red_headed_league.txt";
@@ -62,6 +62,19 @@ Deno.test("demo prints a table and writes the same rows as JSON", async () => {
     assert(rows.every((row) => row.kl_tokens === 64), "KL is over 64 tokens");
     assert(rows[5]!.kl! > 1e-3, `Expected a divergence but found ${rows[5]!.kl}`);
     assert(rows[3]!.native_tps! > 0, "the lowest ratio is held against a native context");
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
+Deno.test("demo runs a model with sliding windows, whose old cells are gone", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    const text = await shortText(folder, 3000);
+    const args = ["--text", text, "--question", "Who is Mr. Wilson?", "--max-tokens", "4"];
+    const { code, stdout, stderr } = await chunkkv(["demo", "--model", gemma3(), ...args]);
+    assertEquals(code, 0, stderr);
+    assertStringIncludes(stdout, "streaming_llm");
   } finally {
     await Deno.remove(folder, { recursive: true });
   }
