@@ -49,6 +49,8 @@ Deno.test("demo prints a table and writes the same rows as JSON", async () => {
     );
     const prompt = rows[0]!.kept_tokens;
     assert(prompt > 250, `Expected a prompt of more than 250 tokens but found ${prompt}`);
+    // 30 layers, keys and values of 3 heads of 64 f16 numbers.
+    assertEquals(rows[0]!.kv_mib, prompt * 30 * 2 * 3 * 64 * 2 / 2 ** 20);
     for (const row of rows) {
       assertEquals(row.kept_tokens, Math.floor(row.keep * prompt + 1e-9));
       assertEquals(row.kv_mib * prompt, rows[0]!.kv_mib * row.kept_tokens);
