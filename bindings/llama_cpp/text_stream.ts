@@ -46,16 +46,33 @@ export class TextStream {
   #take(text: string): string {
     if (this.#isStopped) return "";
     const whole = this.#held + text;
-    const found = this.#stops.map((stop) => whole.indexOf(stop)).filter((at) => at >= 0);
-    if (found.length > 0) {
+    const stop = firstComplete(whole, this.#stops);
+    if (stop) {
       this.#isStopped = true;
       this.#held = "";
-      return whole.slice(0, Math.min(...found));
+      return whole.slice(0, stop.start);
     }
     const held = Math.max(0, ...this.#stops.map((stop) => overlap(whole, stop)));
     this.#held = whole.slice(whole.length - held);
     return whole.slice(0, whole.length - held);
   }
+}
+
+/**
+ * Where the stop text that is complete first stands; of several that end together the longest.
+ * By its end, not its start: then it does not matter in which pieces the text came.
+ */
+function firstComplete(text: string, stops: readonly string[]) {
+  let first: { start: number; end: number } | undefined;
+  for (const stop of stops) {
+    const start = text.indexOf(stop);
+    const end = start + stop.length;
+    if (start < 0) continue;
+    if (!first || end < first.end || (end === first.end && start < first.start)) {
+      first = { start, end };
+    }
+  }
+  return first;
 }
 
 /** Characters at the end of a text that could begin a stop text. */
