@@ -21,7 +21,7 @@ import type { Step } from "./steps.ts";
 import { findToolchain, type Toolchain } from "./toolchain.ts";
 
 /** Whatever a native library is made of. */
-const SOURCES = ["csrc", "bindings/llama_cpp/csrc", "bench/native"];
+const SOURCES = ["csrc", "bindings/llama_cpp/csrc", "bindings/llama_cpp/preload", "bench/native"];
 
 /** What {@linkcode buildNative} builds, and how. */
 export interface BuildOptions {

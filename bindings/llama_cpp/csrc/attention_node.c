@@ -26,8 +26,8 @@ static struct ggml_tensor *base_of(struct ggml_tensor *tensor) {
 }
 
 // An f32 cache is cast to f16 on its way into the node; what is wanted is the cache itself.
-static struct ggml_tensor *before_cast(struct ggml_tensor *tensor) {
-  return tensor->op == GGML_OP_CPY && tensor->src[0] ? tensor->src[0] : tensor;
+static struct ggml_tensor *before_cast(const ckvl_api *api, struct ggml_tensor *tensor) {
+  return tensor->op == api->copy && tensor->src[0] ? tensor->src[0] : tensor;
 }
 
 // N of "<prefix>N", -1 if the name is not of that form.
@@ -91,8 +91,8 @@ static ckv_status check_shape(const ckvl_api *api, const struct ggml_tensor *nod
 ckv_status ckvl_attention_read(const ckvl_api *api, const struct ggml_tensor *node,
                                ckvl_layer *layer, ckvl_error *error) {
   const struct ggml_tensor *queries = node->src[0];
-  struct ggml_tensor *keys = before_cast(node->src[1]);
-  struct ggml_tensor *values = before_cast(node->src[2]);
+  struct ggml_tensor *keys = before_cast(api, node->src[1]);
+  struct ggml_tensor *values = before_cast(api, node->src[2]);
   layer->keys = base_of(keys);
   layer->values = base_of(values);
   layer->index = layer_number(layer->keys->name, "cache_k_l");

@@ -80,22 +80,32 @@ static ckvl_layer *find_layer(ckvl_capture *capture, const struct ggml_tensor *n
   return layer;
 }
 
-// Rows of the node that are wanted: always its newest.
-static int32_t wanted_rows(const ckvl_capture *capture, const ckvl_layer *layer, int32_t tokens) {
-  int64_t rows = (int64_t)layer->next + tokens - capture->from;
-  if (rows > tokens) rows = tokens;
+// What a node with `tokens` tokens shows of the run: how many, and the batch token after them.
+static int32_t run_part(const ckvl_capture *capture, const ckvl_layer *layer, int32_t tokens,
+                        int32_t *end) {
+  const int32_t seen = layer->seen;
+  const int32_t begin = capture->run_begin > seen ? capture->run_begin : seen;
+  *end = capture->run_end < seen + tokens ? capture->run_end : seen + tokens;
+  return *end > begin ? *end - begin : 0;
+}
+
+// Rows that are wanted of a part of the run: always its newest.
+static int32_t wanted_rows(const ckvl_capture *capture, const ckvl_layer *layer, int32_t part) {
+  int64_t rows = (int64_t)layer->next + part - capture->from;
+  if (rows > part) rows = part;
   return (int32_t)(rows > CKVL_WINDOW ? CKVL_WINDOW : rows);
 }
 
+// Appends the `rows` rows before row `end` of the node.
 static void append_queries(const ckvl_capture *capture, ckvl_layer *layer,
-                           const struct ggml_tensor *queries, int32_t rows) {
+                           const struct ggml_tensor *queries, int32_t rows, int64_t end) {
   const size_t row = (size_t)layer->num_q_heads * (size_t)layer->key_dim;
   const size_t head_bytes = sizeof(float) * (size_t)layer->key_dim;
   const bool packed = queries->nb[2] == head_bytes;
   int32_t kept = layer->rows + rows > CKVL_WINDOW ? CKVL_WINDOW - rows : layer->rows;
   memmove(layer->queries, layer->queries + row * (size_t)(layer->rows - kept),
           sizeof(float) * row * (size_t)kept);
-  for (int64_t t = queries->ne[1] - rows; t < queries->ne[1]; t++, kept++) {
+  for (int64_t t = end - rows; t < end; t++, kept++) {
     float *to = layer->queries + row * (size_t)kept;
     const size_t from = (size_t)t * queries->nb[1];
     if (packed) {
@@ -110,7 +120,7 @@ static void append_queries(const ckvl_capture *capture, ckvl_layer *layer,
   layer->rows = kept;
 }
 
-// Reads the row of the node's newest token.
+// Reads the row of the newest token that is wanted.
 static ckv_status read_mask(ckvl_capture *capture, ckvl_mask *mask,
                             const struct ggml_tensor *tensor, int64_t row) {
   const int32_t cells = (int32_t)tensor->ne[0];
@@ -162,16 +172,25 @@ static ckv_status note_mask(ckvl_capture *capture, ckvl_layer *layer,
 
 bool ckvl_capture_node(struct ggml_tensor *node, bool ask, void *user_data) {
   ckvl_capture *capture = user_data;
-  if (node->op != GGML_OP_FLASH_ATTN_EXT || capture->status) return !ask;
+  if (node->op != capture->api->flash_attention || capture->status) return !ask;
+  if (!ask && !capture->wants) return true;
+  capture->wants = false;
   ckvl_layer *layer = find_layer(capture, node);
   if (!layer) return !ask;
   const int32_t tokens = (int32_t)node->src[0]->ne[1];
-  const int32_t rows = wanted_rows(capture, layer, tokens);
-  if (ask && rows > 0) return true;
-  layer->next += tokens;
+  int32_t end;
+  const int32_t part = run_part(capture, layer, tokens, &end);
+  const int32_t rows = part > 0 ? wanted_rows(capture, layer, part) : 0;
+  if (ask && rows > 0) {
+    capture->wants = true;
+    return true;
+  }
+  const int32_t row = end - layer->seen;
+  layer->next += part;
+  layer->seen += tokens;
   if (rows > 0) {
-    append_queries(capture, layer, node->src[0], rows);
-    capture->status = note_mask(capture, layer, node->src[3], tokens - 1);
+    append_queries(capture, layer, node->src[0], rows, row);
+    capture->status = note_mask(capture, layer, node->src[3], row - 1);
   }
   return !ask;
 }
@@ -189,24 +208,32 @@ void ckvl_capture_rewind(ckvl_capture *capture, llama_pos next) {
   for (int32_t l = 0; l < capture->num_layers; l++) capture->layers[l].rows -= removed;
 }
 
-void ckvl_capture_begin(ckvl_capture *capture, llama_pos first, int32_t tokens, llama_pos from) {
-  if (capture->next != first) ckvl_capture_forget(capture);
+void ckvl_capture_begin(ckvl_capture *capture, const ckvl_run *run, llama_pos from) {
+  if (capture->next != run->first) ckvl_capture_forget(capture);
   // Only the newest rows are kept anyway.
-  const llama_pos newest = first + tokens - CKVL_WINDOW;
+  const llama_pos newest = run->first + (run->end - run->begin) - CKVL_WINDOW;
   capture->from = from > newest ? from : newest;
-  capture->next = first;
+  capture->next = run->first;
+  capture->run_begin = run->begin;
+  capture->run_end = run->end;
+  capture->batch_tokens = run->batch_tokens;
+  capture->wants = false;
   capture->status = CKV_OK;
-  for (int32_t l = 0; l < capture->num_layers; l++) capture->layers[l].next = first;
+  for (int32_t l = 0; l < capture->num_layers; l++) {
+    capture->layers[l].next = run->first;
+    capture->layers[l].seen = 0;
+  }
 }
 
 void ckvl_capture_end(ckvl_capture *capture, llama_pos next, bool decoded) {
   for (int32_t l = 0; l < capture->num_layers && !capture->status && decoded; l++) {
     const ckvl_layer *layer = &capture->layers[l];
     // More rows than tokens: several layers attend to one layer's cache. Fewer: only some tokens.
-    if (layer->next != next || layer->rows != capture->layers[0].rows) {
+    if (layer->next != next || layer->seen != capture->batch_tokens ||
+        layer->rows != capture->layers[0].rows) {
       capture->status = ckvl_fail(&capture->reason, CKV_ERROR_UNSUPPORTED,
                                   "Expected one query per token and layer but layer %d has %s",
-                                  layer->index, layer->next > next ? "more" : "fewer");
+                                  layer->index, layer->seen > capture->batch_tokens ? "more" : "fewer");
     }
   }
   if (!decoded || capture->status) {

@@ -25,6 +25,7 @@ typedef struct ckvl_layer {
   struct ggml_tensor *values;  // [num_kv_heads * value_dim, cells]
   float *queries;              // [CKVL_WINDOW][num_q_heads][key_dim], `rows` of them, newest last
   int32_t rows;
+  int32_t seen;    // tokens of the decode call whose attention is done
   llama_pos next;  // position after the newest row seen
 } ckvl_layer;
 
@@ -42,7 +43,9 @@ typedef struct ckvl_capture {
   ckvl_layer *layers;  // by rising index
   int32_t num_layers, capacity;
   ckvl_mask masks[CKVL_MAX_MASKS];
+  int32_t run_begin, run_end, batch_tokens;  // the sequence's tokens in the batch
   llama_pos from;     // rows before this position are not wanted
+  bool wants;         // whether the node that was asked about shows rows
   llama_pos next;     // position after the newest captured row; -1: nothing captured
   int32_t rows;       // rows of every layer
   bool has_cells;     // whether the masks are those of the newest captured row
@@ -62,13 +65,21 @@ void ckvl_capture_forget_cells(ckvl_capture *capture);
 // The sequence ends at position `next` now: rows from there on are forgotten, and the cells.
 void ckvl_capture_rewind(ckvl_capture *capture, llama_pos next);
 
-// Around a decode call with `tokens` tokens of the sequence from position `first` on, in order, and
-// of no other sequence. Rows from position `from` on are captured, at most the newest CKVL_WINDOW;
-// they join those of the call before if nothing lies between.
-void ckvl_capture_begin(ckvl_capture *capture, llama_pos first, int32_t tokens, llama_pos from);
+// A sequence's tokens in a batch: one run of them, in order, from position `first` on.
+typedef struct ckvl_run {
+  int32_t begin, end;    // batch tokens begin..end-1
+  int32_t batch_tokens;  // of all sequences
+  llama_pos first;
+} ckvl_run;
+
+// Around a decode call that has the run. Rows from position `from` on are captured, at most the
+// newest CKVL_WINDOW; they join those of the call before if nothing lies between. The engine must
+// compute the batch's tokens in their order, as it does for a unified cache.
+void ckvl_capture_begin(ckvl_capture *capture, const ckvl_run *run, llama_pos from);
 void ckvl_capture_end(ckvl_capture *capture, llama_pos next, bool decoded);
 
-// The eval callback between begin and end; user_data is the capture.
+// The eval callback between begin and end; user_data is the capture. Several captures may be served
+// in one call: each is asked, and each is shown the node if one of them wants it.
 bool ckvl_capture_node(struct ggml_tensor *node, bool ask, void *user_data);
 
 #endif

@@ -70,8 +70,9 @@ static ckv_status get_buffers(const ckvl_compaction *c, buffers *b) {
   b->blob = malloc(b->bytes);
   b->positions = malloc(sizeof *b->positions * (size_t)c->kept.len);
   if (!b->blob || !b->positions) return ckvl_fail_memory(c->error, b->bytes);
-  const int32_t *indices = ckvl_kept_indices(&c->kept, 0);
-  for (int32_t i = 0; i < c->kept.len; i++) b->positions[i] = c->cells.pos[indices[i]];
+  for (int32_t i = 0; i < c->kept.len; i++) {
+    b->positions[i] = c->cells.pos[ckvl_kept_oldest(&c->kept, i)];
+  }
   return CKV_OK;
 }
 

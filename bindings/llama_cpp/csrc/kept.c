@@ -74,6 +74,17 @@ int32_t ckvl_kept_tail(const ckvl_kept *kept, int32_t n) {
   return tail;
 }
 
+int32_t ckvl_kept_oldest(const ckvl_kept *kept, int32_t place) {
+  int32_t oldest = INT32_MAX;
+  for (int32_t l = 0; l < kept->num_layers; l++) {
+    const int32_t *indices = ckvl_kept_indices(kept, l) + place;
+    for (int32_t h = 0; h < kept->heads[l]; h++, indices += kept->capacity) {
+      if (*indices < oldest) oldest = *indices;
+    }
+  }
+  return oldest;
+}
+
 ckv_status ckvl_kept_check(const ckvl_kept *kept, int32_t n, ckvl_error *error) {
   if (kept->len < 1 || kept->len > n || kept->len > kept->capacity) {
     return ckvl_fail(error, CKV_ERROR_INVALID_ARGUMENT,

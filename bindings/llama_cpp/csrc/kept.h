@@ -28,6 +28,10 @@ ckv_status ckvl_kept_level(ckvl_kept *kept, const int32_t *lens, int32_t n, ckvl
 // The newest tokens of `n` that every set has: how many.
 int32_t ckvl_kept_tail(const ckvl_kept *kept, int32_t n);
 
+// The oldest token that a set has at `place`. Taken as the cells' positions, these rise, and where
+// they are unbroken up to the newest token all sets have the same tokens.
+int32_t ckvl_kept_oldest(const ckvl_kept *kept, int32_t place);
+
 // Rising, inside 0 to n - 1, and with the newest token: the next one continues after it.
 ckv_status ckvl_kept_check(const ckvl_kept *kept, int32_t n, ckvl_error *error);
 

@@ -66,9 +66,15 @@ static void compute(attention *a) {
 
 static attention scratch;
 
+// A batch of one sequence's tokens.
+static void begin(llama_pos first, int32_t tokens, llama_pos from) {
+  ckvl_capture_begin(&capture, &(ckvl_run){.end = tokens, .batch_tokens = tokens, .first = first},
+                     from);
+}
+
 // A decode call in graphs of `graph` tokens.
 static void decode(llama_pos first, int32_t tokens, llama_pos from, int32_t graph) {
-  ckvl_capture_begin(&capture, first, tokens, from);
+  begin(first, tokens, from);
   for (int32_t done = 0; done < tokens; done += graph) {
     const int32_t step = tokens - done < graph ? tokens - done : graph;
     for (int32_t l = 0; l < FAKE_LAYERS; l++) {
@@ -142,7 +148,7 @@ static void keeps_rows_when_cells_have_moved(void) {
 static void forgets_a_call_that_failed(void) {
   set_up();
   decode(0, 20, 0, 20);
-  ckvl_capture_begin(&capture, 20, 5, 0);
+  begin(20, 5, 0);
   make_attention(&scratch, 0, 20, 5);
   compute(&scratch);
   ckvl_capture_end(&capture, 25, false);
@@ -151,7 +157,7 @@ static void forgets_a_call_that_failed(void) {
 
 // What the capture says of one node that was changed.
 static void refuse(const char *text) {
-  ckvl_capture_begin(&capture, 0, 8, 0);
+  begin(0, 8, 0);
   compute(&scratch);
   ckvl_capture_end(&capture, 8, true);
   CHECK(capture.status == CKV_ERROR_UNSUPPORTED && strstr(capture.reason.text, text), "%s: %s",
@@ -191,7 +197,7 @@ static void refuses_other_kinds(void) {
 
 static void refuses_layers_that_share_a_cache(void) {
   set_up();
-  ckvl_capture_begin(&capture, 0, 8, 0);
+  begin(0, 8, 0);
   for (int32_t i = 0; i < 3; i++) {
     make_attention(&scratch, i / 2, 0, 8);
     compute(&scratch);
@@ -204,7 +210,7 @@ static void refuses_layers_that_share_a_cache(void) {
 static void ignores_other_nodes(void) {
   set_up();
   struct ggml_tensor node = {.op = GGML_OP_MUL_MAT};
-  ckvl_capture_begin(&capture, 0, 8, 0);
+  begin(0, 8, 0);
   CHECK(!ckvl_capture_node(&node, true, &capture), "asked for another node");
   CHECK(ckvl_capture_node(&node, false, &capture), "stopped the engine");
   ckvl_capture_end(&capture, 8, true);

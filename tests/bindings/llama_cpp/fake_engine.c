@@ -178,6 +178,8 @@ void fake_engine_init(fake_engine *e) {
   memset(e, 0, sizeof *e);
   e->streams = 1;
   e->api = (ckvl_api){
+      .flash_attention = GGML_OP_FLASH_ATTN_EXT,
+      .copy = GGML_OP_CPY,
       .llama_get_memory = get_memory,
       .llama_memory_seq_rm = seq_rm,
       .llama_memory_seq_pos_max = seq_pos_max,

@@ -1,0 +1,145 @@
+#include "decode.h"
+
+#include "cells.h"
+#include "quiet.h"
+#include "say.h"
+#include "settings.h"
+
+static _Thread_local ckvp_context *capturing;
+
+ckvp_context *ckvp_capturing(void) { return capturing; }
+
+bool ckvp_on_node(struct ggml_tensor *node, bool ask, void *user_data) {
+  ckvp_context *context = user_data;
+  bool answer = !ask;
+  for (int32_t s = 0; s < context->num_sequences; s++) {
+    ckvp_sequence *sequence = &context->sequences[s];
+    if (!sequence->is_captured) continue;
+    const bool own = ckvl_capture_node(node, ask, &sequence->capture);
+    if (ask) answer = answer || own;
+  }
+  return answer;
+}
+
+static llama_pos newest(const ckvp_context *context, llama_seq_id seq) {
+  return context->host->api.llama_memory_seq_pos_max(context->memory, seq);
+}
+
+// Notes a token of the batch in its sequence's run.
+static void add_token(ckvp_context *context, const struct llama_batch *batch, int32_t i,
+                      ckvp_sequence *sequence, llama_seq_id seq) {
+  ckvl_run *run = &sequence->run;
+  const bool is_new = run->end == 0;
+  if (is_new) {
+    *run = (ckvl_run){.begin = i, .batch_tokens = batch->n_tokens};
+    run->first = batch->pos ? batch->pos[i] : newest(context, seq) + 1;
+    sequence->is_mixed = !batch->token;
+    sequence->is_prompt = sequence->ends_prompt = false;
+  }
+  const llama_pos expected = run->first + (i - run->begin);
+  if (!is_new && (run->end != i || (batch->pos && batch->pos[i] != expected))) {
+    sequence->is_mixed = true;
+  }
+  run->end = i + 1;
+  // Without flags the last token alone has an output; a full batch is then but a part of a prompt.
+  const bool is_output = batch->logits ? batch->logits[i] != 0
+                                       : i == batch->n_tokens - 1 &&
+                                             batch->n_tokens < context->batch_size;
+  sequence->ends_prompt = is_output && sequence->pending > 0;
+  sequence->is_prompt = sequence->is_prompt || !is_output;
+  sequence->pending = is_output ? 0 : sequence->pending + 1;
+}
+
+static void plan(ckvp_context *context, const struct llama_batch *batch) {
+  for (int32_t s = 0; s < context->num_sequences; s++) {
+    context->sequences[s].run.end = 0;
+    context->sequences[s].is_captured = false;
+  }
+  for (int32_t i = 0; i < batch->n_tokens; i++) {
+    const int32_t owners = batch->seq_id && batch->n_seq_id ? batch->n_seq_id[i] : 1;
+    for (int32_t o = 0; o < owners; o++) {
+      const llama_seq_id seq = batch->seq_id ? batch->seq_id[i][o] : 0;
+      if (seq < 0 || seq >= context->num_sequences) continue;
+      ckvp_sequence *sequence = &context->sequences[seq];
+      add_token(context, batch, i, sequence, seq);
+      if (owners > 1) sequence->is_mixed = true;
+    }
+  }
+}
+
+static void count_cells(ckvp_context *context, llama_seq_id seq) {
+  ckvl_cells cells;
+  ckvl_error error;
+  ckvp_quiet_begin(context->host);
+  const ckv_status status =
+      ckvl_cells_read(&context->host->api, context->ctx, seq, NULL, 0, &cells, &error);
+  ckvp_quiet_end(context->host);
+  // What cannot be counted is not tried at each token.
+  context->sequences[seq].cells = status ? 0 : cells.count;
+  if (!status) ckvl_cells_free(&cells);
+}
+
+// Whether queries of this call may be needed: by the prompt's end in it or in the next one, or by a
+// generation that soon passes its budget.
+static bool may_compress(ckvp_context *context, llama_seq_id seq) {
+  const ckvp_settings *settings = ckvp_settings_get();
+  ckvp_sequence *sequence = &context->sequences[seq];
+  const int32_t tokens = sequence->run.end - sequence->run.begin;
+  const int64_t end = (int64_t)sequence->run.first + tokens;
+  const int32_t window = settings->params.window;
+  if (sequence->is_prompt || sequence->ends_prompt) {
+    return end + window - sequence->compacted > settings->min_tokens;
+  }
+  if (!settings->decode_budget) return false;
+  if (sequence->cells < 0) count_cells(context, seq);
+  return sequence->cells + tokens + window >= settings->decode_budget + settings->decode_slack;
+}
+
+static bool begin(ckvp_context *context) {
+  const int32_t window = ckvp_settings_get()->params.window;
+  bool any = false;
+  for (int32_t s = 0; s < context->num_sequences; s++) {
+    ckvp_sequence *sequence = &context->sequences[s];
+    const ckvl_run *run = &sequence->run;
+    if (run->end == 0 || sequence->is_mixed || !may_compress(context, s)) continue;
+    ckvl_capture_begin(&sequence->capture, run, run->first + (run->end - run->begin) - window);
+    sequence->is_captured = any = true;
+  }
+  return any;
+}
+
+// Compresses what is due. False: a sequence was lost.
+static bool finish(ckvp_context *context, bool decoded) {
+  const ckvp_settings *settings = ckvp_settings_get();
+  bool ok = true;
+  for (int32_t s = 0; s < context->num_sequences; s++) {
+    ckvp_sequence *sequence = &context->sequences[s];
+    const int32_t tokens = sequence->run.end - sequence->run.begin;
+    if (sequence->run.end == 0) continue;
+    const llama_pos next = sequence->run.first + tokens;
+    if (sequence->is_captured) ckvl_capture_end(&sequence->capture, next, decoded);
+    if (!decoded) sequence->cells = -1;
+    if (sequence->cells >= 0) sequence->cells += tokens;
+    if (!decoded || !sequence->is_captured) continue;
+    if (sequence->ends_prompt) {
+      if (next - sequence->compacted <= settings->min_tokens) continue;
+      const int32_t budget = settings->params.budget ? settings->params.budget
+                                                     : ckv_budget_for(settings->keep, next);
+      ok = ckvp_compress(context, s, budget, false) && ok;
+    } else if (!sequence->is_prompt && settings->decode_budget &&
+               sequence->cells >= settings->decode_budget + settings->decode_slack &&
+               sequence->capture.rows >= settings->params.window) {
+      ok = ckvp_compress(context, s, settings->decode_budget, true) && ok;
+    }
+  }
+  return ok;
+}
+
+int32_t ckvp_decode(ckvp_context *context, struct llama_batch batch) {
+  plan(context, &batch);
+  capturing = begin(context) ? context : NULL;
+  const int32_t result = context->host->llama_decode(context->ctx, batch);
+  capturing = NULL;
+  // As the engine answers where its own computation failed: the host gives the sequence up.
+  return finish(context, result == 0) ? result : -3;
+}

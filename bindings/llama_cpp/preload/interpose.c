@@ -1,0 +1,176 @@
+// The engine's functions that this library stands in for. Each calls the real one, found at run
+// time, and notes what the call means for the sequences.
+#define LLAMA_SHARED
+#define LLAMA_BUILD
+#define GGML_SHARED
+#define GGML_BUILD
+#define GGML_BACKEND_SHARED
+#define GGML_BACKEND_BUILD
+#include <stdatomic.h>
+
+#include "decode.h"
+#include "say.h"
+#include "settings.h"
+
+// The host's calls lead here only where its libllama is a shared object, which is then loaded.
+static const ckvp_host *real(void) {
+  const ckvp_host *host = ckvp_host_get();
+  static atomic_bool said;
+  if (host && !host->is_complete && !atomic_exchange(&said, true)) {
+    ckvp_say(CKVP_WARN, "nothing is compressed: this llama.cpp has no %s", host->missing);
+  }
+  return host;
+}
+
+static ckvp_context *tracked(const ckvp_host *host, llama_memory_t memory) {
+  return host && host->is_complete ? ckvp_tracked(memory) : NULL;
+}
+
+static ckvp_context *tracked_context(const ckvp_host *host, struct llama_context *ctx) {
+  return host && host->is_complete ? ckvp_tracked_context(ctx) : NULL;
+}
+
+void ggml_backend_sched_set_eval_callback(ggml_backend_sched_t sched,
+                                          ggml_backend_sched_eval_callback callback,
+                                          void *user_data) {
+  const ckvp_host *host = real();
+  if (!host || !host->ggml_backend_sched_set_eval_callback) return;
+  ckvp_context *context = ckvp_capturing();
+  if (context && !callback) {
+    host->ggml_backend_sched_set_eval_callback(sched, ckvp_on_node, context);
+    return;
+  }
+  // A host that watches its own graphs goes on doing so.
+  host->ggml_backend_sched_set_eval_callback(sched, callback, user_data);
+}
+
+int32_t llama_decode(struct llama_context *ctx, struct llama_batch batch) {
+  const ckvp_host *host = real();
+  if (!host || !host->llama_decode) return -1;
+  const bool is_on = host->is_complete && ckvp_settings_get()->is_on && batch.n_tokens > 0;
+  ckvp_context *context = is_on ? ckvp_track(host, ctx) : NULL;
+  if (!context || context->is_unsuitable) return host->llama_decode(ctx, batch);
+  return ckvp_decode(context, batch);
+}
+
+void llama_free(struct llama_context *ctx) {
+  const ckvp_host *host = real();
+  if (!host || !host->llama_free) return;
+  ckvp_untrack(ctx);
+  host->llama_free(ctx);
+}
+
+void llama_memory_clear(llama_memory_t memory, bool data) {
+  const ckvp_host *host = real();
+  if (!host || !host->llama_memory_clear) return;
+  host->llama_memory_clear(memory, data);
+  ckvp_context *context = tracked(host, memory);
+  if (context) ckvp_note_removed(context, -1, -1, -1);
+}
+
+bool llama_memory_seq_rm(llama_memory_t memory, llama_seq_id seq, llama_pos p0, llama_pos p1) {
+  const ckvp_host *host = real();
+  if (!host || !host->api.llama_memory_seq_rm) return false;
+  const bool removed = host->api.llama_memory_seq_rm(memory, seq, p0, p1);
+  ckvp_context *context = tracked(host, memory);
+  if (context && removed) ckvp_note_removed(context, seq, p0, p1);
+  return removed;
+}
+
+void llama_memory_seq_cp(llama_memory_t memory, llama_seq_id from, llama_seq_id to, llama_pos p0,
+                         llama_pos p1) {
+  const ckvp_host *host = real();
+  if (!host || !host->llama_memory_seq_cp) return;
+  host->llama_memory_seq_cp(memory, from, to, p0, p1);
+  ckvp_context *context = tracked(host, memory);
+  if (context) ckvp_note_copied(context, from, to);
+}
+
+void llama_memory_seq_keep(llama_memory_t memory, llama_seq_id seq) {
+  const ckvp_host *host = real();
+  if (!host || !host->llama_memory_seq_keep) return;
+  host->llama_memory_seq_keep(memory, seq);
+  ckvp_context *context = tracked(host, memory);
+  if (context) ckvp_note_kept(context, seq);
+}
+
+void llama_memory_seq_add(llama_memory_t memory, llama_seq_id seq, llama_pos p0, llama_pos p1,
+                          llama_pos delta) {
+  const ckvp_host *host = real();
+  if (!host || !host->llama_memory_seq_add) return;
+  host->llama_memory_seq_add(memory, seq, p0, p1, delta);
+  ckvp_context *context = tracked(host, memory);
+  if (context) ckvp_note_moved(context, seq, p0, p1, delta);
+}
+
+void llama_memory_seq_div(llama_memory_t memory, llama_seq_id seq, llama_pos p0, llama_pos p1,
+                          int divisor) {
+  const ckvp_host *host = real();
+  if (!host || !host->llama_memory_seq_div) return;
+  host->llama_memory_seq_div(memory, seq, p0, p1, divisor);
+  ckvp_context *context = tracked(host, memory);
+  if (context) ckvp_note_divided(context, seq);
+}
+
+llama_pos llama_memory_seq_pos_min(llama_memory_t memory, llama_seq_id seq) {
+  const ckvp_host *host = real();
+  if (!host || !host->llama_memory_seq_pos_min) return -1;
+  const llama_pos found = host->llama_memory_seq_pos_min(memory, seq);
+  const ckvp_context *context = tracked(host, memory);
+  return context ? ckvp_first_position(context, seq, found) : found;
+}
+
+size_t llama_state_seq_set_data_ext(struct llama_context *ctx, const uint8_t *data, size_t size,
+                                    llama_seq_id seq, llama_state_seq_flags flags) {
+  const ckvp_host *host = real();
+  if (!host || !host->api.llama_state_seq_set_data_ext) return 0;
+  const size_t read = host->api.llama_state_seq_set_data_ext(ctx, data, size, seq, flags);
+  ckvp_context *context = tracked_context(host, ctx);
+  if (!context) return read;
+  // A part of the state leaves the global cache as it is, but cells may have moved.
+  if (flags & LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY) {
+    ckvp_note_divided(context, seq);
+  } else {
+    ckvp_note_restored(context, seq);
+  }
+  return read;
+}
+
+size_t llama_state_seq_set_data(struct llama_context *ctx, const uint8_t *data, size_t size,
+                                llama_seq_id seq) {
+  const ckvp_host *host = real();
+  if (!host || !host->llama_state_seq_set_data) return 0;
+  const size_t read = host->llama_state_seq_set_data(ctx, data, size, seq);
+  ckvp_context *context = tracked_context(host, ctx);
+  if (context) ckvp_note_restored(context, seq);
+  return read;
+}
+
+size_t llama_state_seq_load_file(struct llama_context *ctx, const char *path, llama_seq_id seq,
+                                 llama_token *tokens, size_t capacity, size_t *count) {
+  const ckvp_host *host = real();
+  if (!host || !host->llama_state_seq_load_file) return 0;
+  const size_t read = host->llama_state_seq_load_file(ctx, path, seq, tokens, capacity, count);
+  ckvp_context *context = tracked_context(host, ctx);
+  if (context) ckvp_note_restored(context, seq);
+  return read;
+}
+
+size_t llama_state_set_data(struct llama_context *ctx, const uint8_t *data, size_t size) {
+  const ckvp_host *host = real();
+  if (!host || !host->llama_state_set_data) return 0;
+  const size_t read = host->llama_state_set_data(ctx, data, size);
+  ckvp_context *context = tracked_context(host, ctx);
+  if (context) ckvp_note_restored(context, -1);
+  return read;
+}
+
+bool llama_state_load_file(struct llama_context *ctx, const char *path, llama_token *tokens,
+                           size_t capacity, size_t *count) {
+  const ckvp_host *host = real();
+  if (!host || !host->llama_state_load_file) return false;
+  const bool loaded = host->llama_state_load_file(ctx, path, tokens, capacity, count);
+  ckvp_context *context = tracked_context(host, ctx);
+  if (context) ckvp_note_restored(context, -1);
+  return loaded;
+}

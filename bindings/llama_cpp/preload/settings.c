@@ -1,0 +1,92 @@
+#include "settings.h"
+
+#include <errno.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "say.h"
+
+static ckvp_settings settings;
+
+static void refuse(const char *name, const char *expected, const char *found) {
+  ckvp_say(CKVP_WARN, "expected %s to be %s but found \"%s\": nothing is compressed", name, expected,
+           found);
+  settings.is_on = false;
+}
+
+static const char *variable(const char *name) {
+  const char *const text = getenv(name);
+  return text && *text ? text : NULL;
+}
+
+static void read_integer(const char *name, int32_t low, int32_t high, int32_t *value) {
+  const char *const text = variable(name);
+  if (!text) return;
+  char *end;
+  errno = 0;
+  const long number = strtol(text, &end, 10);
+  if (*end || errno || number < low || number > high) {
+    refuse(name, low ? "a whole number above 0 in range" : "a whole number in range", text);
+  } else {
+    *value = (int32_t)number;
+  }
+}
+
+static void read_keep(void) {
+  const char *const text = variable("CHUNKKV_KEEP");
+  if (!text) return;
+  char *end;
+  const double number = strtod(text, &end);
+  if (*end || !(number > 0.0 && number <= 1.0)) {
+    refuse("CHUNKKV_KEEP", "above 0 and at most 1", text);
+  } else {
+    settings.keep = number;
+  }
+}
+
+static void read_name(const char *name, const char *expected, const char *(*name_of)(int32_t),
+                      int32_t *value) {
+  const char *const text = variable(name);
+  if (!text) return;
+  for (int32_t i = 0; name_of(i); i++) {
+    if (strcmp(text, name_of(i)) != 0) continue;
+    *value = i;
+    return;
+  }
+  refuse(name, expected, text);
+}
+
+static const char *level_name(int32_t level) {
+  static const char *const names[] = {"silent", "warn", "info", "debug"};
+  return level <= CKVP_DEBUG ? names[level] : NULL;
+}
+
+static void read_all(void) {
+  settings = (ckvp_settings){.is_on = true, .keep = 0.2, .min_tokens = 512};
+  ckv_default_params(&settings.params);
+  settings.params.budget = 0;
+  int32_t level = CKVP_INFO;
+  read_name("CHUNKKV_LOG_LEVEL", "silent, warn, info or debug", level_name, &level);
+  ckvp_say_up_to(level);
+  ckvp_say_stats(variable("CHUNKKV_STATS"));
+  read_keep();
+  read_integer("CHUNKKV_BUDGET", 1, INT32_MAX, &settings.params.budget);
+  read_name("CHUNKKV_METHOD", "full, streaming_llm, snapkv or chunkkv", ckv_method_name,
+            &settings.params.method);
+  read_integer("CHUNKKV_CHUNK_SIZE", 1, 1 << 20, &settings.params.chunk_size);
+  read_integer("CHUNKKV_WINDOW", 1, 64, &settings.params.window);
+  read_integer("CHUNKKV_REUSE", 1, 1024, &settings.params.layer_reuse);
+  read_integer("CHUNKKV_MIN_TOKENS", 0, INT32_MAX, &settings.min_tokens);
+  read_integer("CHUNKKV_DECODE_BUDGET", 1, INT32_MAX / 2, &settings.decode_budget);
+  settings.decode_slack = settings.decode_budget / 4 > 64 ? settings.decode_budget / 4 : 64;
+  read_integer("CHUNKKV_DECODE_SLACK", 1, INT32_MAX / 2, &settings.decode_slack);
+  read_integer("CHUNKKV_THREADS", 0, 1024, &settings.num_threads);
+}
+
+const ckvp_settings *ckvp_settings_get(void) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  pthread_once(&once, read_all);
+  return &settings;
+}

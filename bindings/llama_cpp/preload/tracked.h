@@ -1,0 +1,61 @@
+// What is known of the host's contexts and their sequences.
+#ifndef CKVP_TRACKED_H
+#define CKVP_TRACKED_H
+
+#include "capture.h"
+#include "host.h"
+
+typedef struct ckvp_sequence {
+  ckvl_capture capture;
+  llama_pos tail;       // from here on every position is there; 0: nothing was compacted
+  llama_pos compacted;  // position after the newest token of the last compaction
+  int32_t pending;      // prompt tokens decoded since the last output
+  int32_t cells;        // that it has; -1: not known
+  // Of the decode call that runs.
+  ckvl_run run;  // end 0: it has no tokens in the batch
+  bool is_mixed;      // several runs, or tokens of several sequences: cannot be captured
+  bool is_prompt;     // some token has no output
+  bool ends_prompt;   // the last token has an output, and tokens without one came before it
+  bool is_captured;
+} ckvp_sequence;
+
+typedef struct ckvp_context {
+  struct ckvp_context *next;
+  const ckvp_host *host;
+  struct llama_context *ctx;
+  llama_memory_t memory;
+  const struct llama_model *model;
+  ckv_context *ckv;  // NULL until the first compaction
+  int32_t reach;     // positions before the tail that a sliding window holds
+  int32_t batch_size, num_sequences;
+  bool is_unsuitable;
+  ckvp_sequence *sequences;
+  uint64_t said;  // hash of what was last said about it
+} ckvp_context;
+
+// The context's record, made at the first call; NULL without memory for it.
+ckvp_context *ckvp_track(const ckvp_host *host, struct llama_context *ctx);
+
+// NULL: not tracked.
+ckvp_context *ckvp_tracked(llama_memory_t memory);
+ckvp_context *ckvp_tracked_context(const struct llama_context *ctx);
+void ckvp_untrack(const struct llama_context *ctx);
+
+// True if the model of another context is larger, or equally large and known for longer: then this
+// one drafts for it.
+bool ckvp_is_draft(const ckvp_context *context);
+
+// What the host does to sequences; `seq` -1: to all.
+void ckvp_note_removed(ckvp_context *context, llama_seq_id seq, llama_pos p0, llama_pos p1);
+void ckvp_note_copied(ckvp_context *context, llama_seq_id from, llama_seq_id to);
+void ckvp_note_kept(ckvp_context *context, llama_seq_id seq);
+void ckvp_note_moved(ckvp_context *context, llama_seq_id seq, llama_pos p0, llama_pos p1,
+                     llama_pos delta);
+void ckvp_note_divided(ckvp_context *context, llama_seq_id seq);
+// Its state was replaced: whether it is a compacted one is read from its positions.
+void ckvp_note_restored(ckvp_context *context, llama_seq_id seq);
+
+// The smallest position from which on all are there, as llama.h promises of seq_pos_min.
+llama_pos ckvp_first_position(const ckvp_context *context, llama_seq_id seq, llama_pos found);
+
+#endif
