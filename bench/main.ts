@@ -5,12 +5,14 @@
  *
  * @module
  */
+import process from "node:process";
 import { Command, CommanderError } from "commander";
 import { VERSION } from "./version.ts";
 import { ChunkKvError } from "chunkkv";
 import { addDemo } from "./commands/demo.ts";
 import { addInfo } from "./commands/info.ts";
 import { addKernels } from "./commands/kernels.ts";
+import { addRun } from "./commands/run.ts";
 import { UsageError } from "./usage.ts";
 
 function program(): Command {
@@ -18,10 +20,12 @@ function program(): Command {
     .description("KV-cache compression by semantic chunks, inside real inference engines")
     .version(VERSION)
     .showHelpAfterError()
+    .enablePositionalOptions()
     .exitOverride();
   addDemo(chunkkv);
   addInfo(chunkkv);
   addKernels(chunkkv);
+  addRun(chunkkv);
   for (const command of chunkkv.commands) command.exitOverride().showHelpAfterError();
   return chunkkv;
 }
@@ -29,7 +33,7 @@ function program(): Command {
 async function main(args: string[]): Promise<number> {
   try {
     await program().parseAsync(args, { from: "user" });
-    return 0;
+    return Number(process.exitCode ?? 0);
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
     if (error instanceof UsageError) {

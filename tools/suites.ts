@@ -6,6 +6,7 @@
 import { basename, join } from "node:path";
 
 import { arm64 } from "./arm64.ts";
+import { buildLlamaServer } from "./llama_server.ts";
 import { buildNative } from "./native.ts";
 import { buildDir, exists, repoRoot } from "./paths.ts";
 import { tee } from "./process.ts";
@@ -23,7 +24,8 @@ export const SUITES: Record<string, Suite> = {
     await buildNative();
     return await runCTests(join(buildDir(), "tests"), {});
   },
-  deno: (filter) => runDeno(filter, ["--trace-leaks", "--ignore=tests/golden", "tests"]),
+  deno: (filter) =>
+    runDeno(filter, ["--trace-leaks", "--ignore=tests/golden,tests/preload", "tests"]),
   examples: (filter) => runDeno(filter, ["--doc", ...sources()]),
   golden: (filter) => runDeno(filter, ["--trace-leaks", "tests/golden"]),
   sanitize: async () => {
@@ -39,6 +41,10 @@ export const SUITES: Record<string, Suite> = {
     // Emulation is slow: fewer rounds of the random cases.
     const env = { CKV_TEST_ROUNDS: "1" };
     return await runCTests(join(build.folder, "tests"), env, [emulator]);
+  },
+  preload: async (filter) => {
+    await buildLlamaServer();
+    return await runDeno(filter, ["--allow-net=127.0.0.1", "tests/preload"]);
   },
 };
 

@@ -33,6 +33,13 @@ export type { GenerateOptions, GenerateResult } from "./generate.ts";
 export { LlamaModel, type LlamaModelInfo, type LlamaModelOptions } from "./model.ts";
 export { BRIDGE_VARIABLE } from "./native.ts";
 export type { PrefillOptions, PrefillProgress, PrefillReport } from "./prefill.ts";
+export {
+  PRELOAD_SETTINGS,
+  preloadEnvironment,
+  preloadLibraryPath,
+  type PreloadSetting,
+  type PreloadSettings,
+} from "./preload.ts";
 export type { PromptInput } from "./prompt.ts";
 export type { SamplingOptions } from "./sampler.ts";
 export { type DetokenizeOptions, LlamaTokenizer, type TokenizeOptions } from "./tokenizer.ts";

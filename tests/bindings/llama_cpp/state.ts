@@ -110,11 +110,16 @@ export function keepRows(
   const state = parseState(bytes);
   const [cache, ...others] = state.caches;
   if (!cache) throw new Error("Expected a cache");
-  const first = Array.from(layers[0]?.[0] ?? []);
+  // A cell counts by the oldest token that a layer or head has in it.
+  const count = layers[0]?.[0]?.length ?? 0;
+  const oldest = Array.from(
+    { length: count },
+    (_, i) => Math.min(...layers.flat().map((set) => set[i] ?? -1)),
+  );
   const gather = (side: Rows[]) =>
     side.map((rows, layer) => ({ ...rows, rows: gatherRows(rows, layers[layer] ?? []) }));
   const kept: Cache = {
-    positions: first.map((index) => cache.positions[index] ?? -1),
+    positions: oldest.map((index) => cache.positions[index] ?? -1),
     keys: gather(cache.keys),
     values: gather(cache.values),
   };

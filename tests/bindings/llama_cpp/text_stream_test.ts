@@ -55,7 +55,10 @@ Deno.test("TextStream gives the text up to the first stop text, however it is cu
   const stops = fc.array(fc.string({ unit: fc.constantFrom("a", "b", "é"), maxLength: 4 }), {
     maxLength: 3,
   });
-  fc.assert(fc.property(texts, stops, fc.integer({ min: 1, max: 5 }), (text, given, size) => {
-    assertEquals(streamed(text, size, given).join(""), upToFirstStop(text, given));
-  }), { numRuns: 2000 });
+  fc.assert(
+    fc.property(texts, stops, fc.integer({ min: 1, max: 5 }), (text, given, size) => {
+      assertEquals(streamed(text, size, given).join(""), upToFirstStop(text, given));
+    }),
+    { numRuns: 2000 },
+  );
 });

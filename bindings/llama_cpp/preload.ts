@@ -1,0 +1,146 @@
+/**
+ * The preloaded library: compression inside programs that use libllama, such as llama-server,
+ * without a change to them. Linux.
+ *
+ * @module
+ */
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import process from "node:process";
+import { ChunkKvError } from "../../ffi/status.ts";
+
+/** One setting of the preloaded library. */
+export interface PreloadSetting {
+  /** Name of the field in {@linkcode PreloadSettings}. */
+  name: keyof PreloadSettings;
+  /** Environment variable that the library reads. */
+  variable: string;
+  /** What it means, and its default. */
+  meaning: string;
+}
+
+/** What the preloaded library does; fields that are not given have the library's defaults. */
+export interface PreloadSettings {
+  /** Fraction of a sequence's positions to keep, above 0 and at most 1; default 0.2. */
+  keep?: number;
+  /** Tokens to keep; wins over {@linkcode PreloadSettings.keep}. */
+  budget?: number;
+  /** `chunkkv`, `snapkv`, `streaming_llm` or `full`; default `chunkkv`. */
+  method?: string;
+  /** Tokens per chunk; default 10. */
+  chunkSize?: number;
+  /** Observation window in tokens, 1 to 64; default 32. */
+  window?: number;
+  /** Layers that share one selection; default 1. */
+  reuse?: number;
+  /** A prompt is compressed when it has brought more new tokens than this; default 512. */
+  minTokens?: number;
+  /** Tokens to which a sequence is compressed while it generates; default: never. */
+  decodeBudget?: number;
+  /** Tokens above `decodeBudget` at which that happens; default a quarter of it, at least 64. */
+  decodeSlack?: number;
+  /** Threads of the library's own; default one per core that the program may use. */
+  threads?: number;
+  /** `silent`, `warn`, `info` or `debug`; default `info`. */
+  logLevel?: string;
+  /** File to which a JSON line per compaction is appended; default none. */
+  stats?: string;
+}
+
+/** All settings: the one list that the command line, the environment and the docs share. */
+export const PRELOAD_SETTINGS: readonly PreloadSetting[] = [
+  { name: "keep", variable: "CHUNKKV_KEEP", meaning: "fraction of the tokens to keep; 0.2" },
+  { name: "budget", variable: "CHUNKKV_BUDGET", meaning: "tokens to keep, instead of a fraction" },
+  {
+    name: "method",
+    variable: "CHUNKKV_METHOD",
+    meaning: "chunkkv, snapkv, streaming_llm or full; chunkkv",
+  },
+  { name: "chunkSize", variable: "CHUNKKV_CHUNK_SIZE", meaning: "tokens per chunk; 10" },
+  { name: "window", variable: "CHUNKKV_WINDOW", meaning: "observation window, 1 to 64 tokens; 32" },
+  { name: "reuse", variable: "CHUNKKV_REUSE", meaning: "layers that share one selection; 1" },
+  {
+    name: "minTokens",
+    variable: "CHUNKKV_MIN_TOKENS",
+    meaning: "a prompt is compressed when it brings more new tokens than this; 512",
+  },
+  {
+    name: "decodeBudget",
+    variable: "CHUNKKV_DECODE_BUDGET",
+    meaning: "compress to so many tokens while generating, too; off",
+  },
+  {
+    name: "decodeSlack",
+    variable: "CHUNKKV_DECODE_SLACK",
+    meaning: "tokens above that budget at which it happens; a quarter of it, at least 64",
+  },
+  {
+    name: "threads",
+    variable: "CHUNKKV_THREADS",
+    meaning: "threads of the compression itself; one per core",
+  },
+  {
+    name: "logLevel",
+    variable: "CHUNKKV_LOG_LEVEL",
+    meaning: "silent, warn, info or debug; info",
+  },
+  {
+    name: "stats",
+    variable: "CHUNKKV_STATS",
+    meaning: "file for a JSON line per compaction; none",
+  },
+];
+
+/**
+ * The library to preload: the file in `CHUNKKV_PRELOAD`, or what `deno task setup` has built.
+ *
+ * @throws {ChunkKvError} `unsupported` on systems other than Linux; `library_not_found` if it is not there.
+ */
+export function preloadLibraryPath(): string {
+  if (process.platform !== "linux") {
+    throw new ChunkKvError(
+      "unsupported",
+      `Expected Linux, where libraries can be preloaded, but found ${process.platform}`,
+    );
+  }
+  const given = process.env["CHUNKKV_PRELOAD"];
+  const root = fileURLToPath(new URL("../..", import.meta.url));
+  const path = given ?? join(root, "build", "libchunkkv_preload.so");
+  try {
+    Deno.statSync(path);
+    return path;
+  } catch (cause) {
+    const message = `Expected the preloaded library at ${path} but found nothing: run ` +
+      "`deno task setup`, or name the file in CHUNKKV_PRELOAD";
+    throw new ChunkKvError("library_not_found", message, { cause });
+  }
+}
+
+/**
+ * The environment variables with which a program that uses libllama compresses its KV cache.
+ *
+ * ```ts no-eval
+ * import { preloadEnvironment } from "chunkkv/llama-cpp";
+ *
+ * const env = preloadEnvironment({ keep: 0.2 });
+ * new Deno.Command("llama-server", { args: ["-m", "model.gguf"], env }).spawn();
+ * ```
+ *
+ * @param settings What to do; the library checks the values itself and says on the program's stderr
+ *   what it expected: the program then runs uncompressed.
+ * @returns Variables to add to the program's environment.
+ * @throws {ChunkKvError} As {@linkcode preloadLibraryPath}.
+ */
+export function preloadEnvironment(settings: PreloadSettings = {}): Record<string, string> {
+  const others = process.env["LD_PRELOAD"];
+  const env: Record<string, string> = {
+    LD_PRELOAD: others ? `${preloadLibraryPath()}:${others}` : preloadLibraryPath(),
+  };
+  // llama-server's checkpoints of sliding windows would lead it back into what was compacted.
+  if (!process.env["LLAMA_ARG_CTX_CHECKPOINTS"]) env["LLAMA_ARG_CTX_CHECKPOINTS"] = "0";
+  for (const { name, variable } of PRELOAD_SETTINGS) {
+    const value = settings[name];
+    if (value !== undefined) env[variable] = String(value);
+  }
+  return env;
+}
