@@ -1,6 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 
-import { type Message, Server, storyText } from "./server.ts";
+import { type Message, Server, storyText } from "../../bench/server/server.ts";
 
 const QUESTION = "\n\nWho tells this story? Answer briefly.";
 

@@ -1,6 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 
-import { type Completion, Server, storyText } from "./server.ts";
+import { type Completion, Server, storyText } from "../../bench/server/server.ts";
 
 const PROMPTS = [0, 2600, 5200, 7800].map((from) => storyText(1800, from));
 
@@ -106,6 +106,6 @@ Deno.test("long generations are compressed to the decode budget", async () => {
   assert(compactions.length >= 3, `${compactions.length} compactions`);
   for (const line of compactions) {
     assertEquals([line.while, line.after], ["generating", 200]);
-    assert(line.before >= 264 && line.before < 280, `compacted at ${line.before} tokens`);
+    assert(line.before >= 264 && line.before < 270, `compacted at ${line.before} tokens`);
   }
 });

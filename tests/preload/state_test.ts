@@ -1,6 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import { smolLm2Path } from "../../tools/paths.ts";
-import { Server, storyText } from "./server.ts";
+import { Server, storyText } from "../../bench/server/server.ts";
 
 const PROMPT = storyText(1800);
 const OTHER = storyText(1800, 4000);
@@ -11,11 +11,9 @@ Deno.test("a slot saved to disk and restored is the compacted one", async () => 
     args: ["-c", "2048", "-np", "1", "--cache-ram", "0"],
   });
   const first = await server.complete(PROMPT);
-  const expected = await server.complete(`${PROMPT}${first.content} Then`);
-  const whole = await server.complete(PROMPT);
-  assertEquals(whole.content, first.content);
   const saved = await server.post("/slots/0?action=save", { filename: "slot" });
   assert(Number(saved["n_written"]) > 0);
+  const expected = await server.complete(`${PROMPT}${first.content} Then`);
   await server.post("/slots/0?action=erase", {});
   await server.complete(OTHER);
   await server.post("/slots/0?action=restore", { filename: "slot" });
@@ -74,6 +72,6 @@ Deno.test("settings that make no sense: the server runs on untouched and says so
   const { content } = await server.complete(PROMPT);
   assert(content.length > 0);
   assertEquals(server.stats(), []);
-  assertEquals(server.said.length, 1);
+  assertEquals(server.said.length, 1, server.log.slice(0, 600));
   assert(server.said[0]?.includes('CHUNKKV_KEEP to be above 0 and at most 1 but found "7"'));
 });

@@ -5,9 +5,13 @@
 #include "say.h"
 #include "settings.h"
 
-static _Thread_local ckvp_context *capturing;
+static _Thread_local ckvp_context *decoding;
 
-ckvp_context *ckvp_capturing(void) { return capturing; }
+ckvp_context *ckvp_decoding(void) { return decoding; }
+
+ggml_backend_sched_eval_callback ckvp_callback(const ckvp_context *context) {
+  return context->is_capturing ? ckvp_on_node : NULL;
+}
 
 bool ckvp_on_node(struct ggml_tensor *node, bool ask, void *user_data) {
   ckvp_context *context = user_data;
@@ -137,9 +141,15 @@ static bool finish(ckvp_context *context, bool decoded) {
 
 int32_t ckvp_decode(ckvp_context *context, struct llama_batch batch) {
   plan(context, &batch);
-  capturing = begin(context) ? context : NULL;
+  context->is_capturing = begin(context);
+  // The engine sets the callback of new graphs alone, not of those that it uses again.
+  const ggml_backend_sched_t scheduler = atomic_load(&context->scheduler);
+  if (scheduler) {
+    context->host->ggml_backend_sched_set_eval_callback(scheduler, ckvp_callback(context), context);
+  }
+  decoding = context;
   const int32_t result = context->host->llama_decode(context->ctx, batch);
-  capturing = NULL;
+  decoding = NULL;
   // As the engine answers where its own computation failed: the host gives the sequence up.
   return finish(context, result == 0) ? result : -3;
 }

@@ -7,8 +7,11 @@
 
 int32_t ckvp_decode(ckvp_context *context, struct llama_batch batch);
 
-// The context whose queries the calling thread's decode call captures, NULL: none.
-ckvp_context *ckvp_capturing(void);
+// The context whose decode call the calling thread is in, NULL: none.
+ckvp_context *ckvp_decoding(void);
+
+// The callback that its scheduler is to have now: none while nothing is captured, which costs nothing.
+ggml_backend_sched_eval_callback ckvp_callback(const ckvp_context *context);
 
 // The scheduler's eval callback; user_data is the context.
 bool ckvp_on_node(struct ggml_tensor *node, bool ask, void *user_data);

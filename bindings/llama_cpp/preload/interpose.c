@@ -35,13 +35,21 @@ void ggml_backend_sched_set_eval_callback(ggml_backend_sched_t sched,
                                           void *user_data) {
   const ckvp_host *host = real();
   if (!host || !host->ggml_backend_sched_set_eval_callback) return;
-  ckvp_context *context = ckvp_capturing();
-  if (context && !callback) {
-    host->ggml_backend_sched_set_eval_callback(sched, ckvp_on_node, context);
-    return;
-  }
+  ckvp_context *context = ckvp_decoding();
   // A host that watches its own graphs goes on doing so.
+  if (context) atomic_store(&context->scheduler, callback ? NULL : sched);
+  if (context && !callback) {
+    callback = ckvp_callback(context);
+    user_data = context;
+  }
   host->ggml_backend_sched_set_eval_callback(sched, callback, user_data);
+}
+
+void ggml_backend_sched_free(ggml_backend_sched_t sched) {
+  const ckvp_host *host = real();
+  if (!host || !host->ggml_backend_sched_free) return;
+  ckvp_forget_scheduler(sched);
+  host->ggml_backend_sched_free(sched);
 }
 
 int32_t llama_decode(struct llama_context *ctx, struct llama_batch batch) {

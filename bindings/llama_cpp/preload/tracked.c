@@ -109,6 +109,15 @@ void ckvp_untrack(const struct llama_context *ctx) {
   if (context) release(context);
 }
 
+void ckvp_forget_scheduler(ggml_backend_sched_t scheduler) {
+  pthread_mutex_lock(&lock);
+  for (ckvp_context *context = contexts; context; context = context->next) {
+    ggml_backend_sched_t expected = scheduler;
+    atomic_compare_exchange_strong(&context->scheduler, &expected, NULL);
+  }
+  pthread_mutex_unlock(&lock);
+}
+
 bool ckvp_is_draft(const ckvp_context *context) {
   const ckvp_host *host = context->host;
   const uint64_t own = host->llama_model_n_params(context->model);

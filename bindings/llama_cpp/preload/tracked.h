@@ -2,6 +2,8 @@
 #ifndef CKVP_TRACKED_H
 #define CKVP_TRACKED_H
 
+#include <stdatomic.h>
+
 #include "capture.h"
 #include "host.h"
 
@@ -28,13 +30,19 @@ typedef struct ckvp_context {
   ckv_context *ckv;  // NULL until the first compaction
   int32_t reach;     // positions before the tail that a sliding window holds
   int32_t batch_size, num_sequences;
+  bool is_capturing;
   bool is_unsuitable;
+  // Its scheduler, as it last showed itself; NULL: not yet, freed, or watched by the host.
+  _Atomic(ggml_backend_sched_t) scheduler;
   ckvp_sequence *sequences;
   uint64_t said;  // hash of what was last said about it
 } ckvp_context;
 
 // The context's record, made at the first call; NULL without memory for it.
 ckvp_context *ckvp_track(const ckvp_host *host, struct llama_context *ctx);
+
+// The scheduler is gone.
+void ckvp_forget_scheduler(ggml_backend_sched_t scheduler);
 
 // NULL: not tracked.
 ckvp_context *ckvp_tracked(llama_memory_t memory);

@@ -15,6 +15,8 @@ export interface ServerOptions {
   preload?: PreloadSettings;
   /** Gemma 3 270M instead of SmolLM2. */
   gemma?: boolean;
+  /** Threads of the server and of the compression; default 1. */
+  threads?: number;
   /** More environment variables. */
   env?: Record<string, string>;
 }
@@ -62,11 +64,17 @@ export class Server {
   static async start(options: ServerOptions = {}): Promise<Server> {
     const folder = await Deno.makeTempDir({ prefix: "chunkkv-" });
     const port = freePort();
+    const threads = String(options.threads ?? 1);
     const model = options.gemma ? gemmaPath() : smolLm2Path();
-    const args = ["-m", model, "--host", "127.0.0.1", "--port", String(port), "-t", "1"];
-    const preload = options.preload;
+    const args = ["-m", model, "--host", "127.0.0.1", "--port", String(port), "-t", threads];
+    const { preload } = options;
     const env = preload
-      ? preloadEnvironment({ minTokens: 256, threads: 1, stats: `${folder}/stats`, ...preload })
+      ? preloadEnvironment({
+        minTokens: 256,
+        threads: Number(threads),
+        stats: `${folder}/stats`,
+        ...preload,
+      })
       : {};
     const child = new Deno.Command(llamaProgram("llama-server"), {
       args: [...args, "--slot-save-path", folder, ...(options.args ?? [])],
@@ -96,7 +104,13 @@ export class Server {
 
   /** Lines that the preloaded library has said. */
   get said(): string[] {
-    return this.#log.split("\n").filter((line) => line.startsWith("chunkkv: "));
+    return this.#log.match(/chunkkv: .*/g) ?? [];
+  }
+
+  /** Memory that it has in RAM now, in MiB (Linux). */
+  rssMib(): number {
+    const status = Deno.readTextFileSync(`/proc/${this.pid}/status`);
+    return Number(/VmRSS:\s+(\d+) kB/.exec(status)?.[1]) / 1024;
   }
 
   /** What the preloaded library has done. */
@@ -196,7 +210,7 @@ function freePort(): number {
 }
 
 const story = await Deno.readTextFile(
-  new URL("../../bench/data/red_headed_league.txt", import.meta.url),
+  new URL("../data/red_headed_league.txt", import.meta.url),
 );
 
 /** A part of a real text, `characters` long; four of them are about a token. */

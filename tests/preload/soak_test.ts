@@ -1,0 +1,15 @@
+import { assert, assertEquals } from "@std/assert";
+
+import { countDifferences, soak } from "../../bench/server/soak.ts";
+
+Deno.test("mixed requests, four at a time, are all served", async () => {
+  const { requests, outcomes, compactions, rss } = await soak(60);
+  assert(requests >= 60);
+  assert((outcomes["turn"] ?? 0) > 10 && (outcomes["new"] ?? 0) > 2, JSON.stringify(outcomes));
+  assert(compactions > 5, `${compactions} compactions`);
+  assert(rss.every((mib) => mib > 50));
+});
+
+Deno.test("mixed requests with keep 1 are answered as by the stock server", async () => {
+  assertEquals(await countDifferences(12), 0);
+});
