@@ -5,7 +5,7 @@
  */
 import type { Command } from "commander";
 import { libraryPath, libraryVersion, usableIsas } from "chunkkv";
-import { llamaEngine } from "chunkkv/llama-cpp";
+import { llamaEngine, preloadLibraryPath } from "chunkkv/llama-cpp";
 import { results, writeJson } from "../report/results.ts";
 import { formatTable } from "../report/table.ts";
 
@@ -34,6 +34,7 @@ export function addInfo(program: Command): void {
         attempt("instruction sets", () => usableIsas().join(", ")),
         { what: "cuda", found: "none: this version computes on the CPU" },
         await engineRow(),
+        attempt("preloaded library", preloadLibraryPath),
       ];
       console.log(formatTable(rows, [
         { heading: "what", text: (row) => row.what },

@@ -107,10 +107,11 @@ export class Server {
     return this.#log.match(/chunkkv: .*/g) ?? [];
   }
 
-  /** Memory that it has in RAM now, in MiB (Linux). */
-  rssMib(): number {
-    const status = Deno.readTextFileSync(`/proc/${this.pid}/status`);
-    return Number(/VmRSS:\s+(\d+) kB/.exec(status)?.[1]) / 1024;
+  /** Memory that it has in RAM now, in MiB. */
+  async rssMib(): Promise<number> {
+    const args = ["-o", "rss=", "-p", String(this.pid)];
+    const { stdout } = await new Deno.Command("ps", { args }).output();
+    return Number(decoder.decode(stdout)) / 1024;
   }
 
   /** What the preloaded library has done. */
@@ -159,7 +160,10 @@ export class Server {
     try {
       this.#child.kill("SIGTERM");
     } catch { /* It has ended already. */ }
+    // With requests under way it waits for them when it ought to end.
+    const hurry = setTimeout(() => this.#child.kill("SIGKILL"), 3000);
     await this.#child.status;
+    clearTimeout(hurry);
     await this.#copied;
     await Deno.remove(this.#folder, { recursive: true });
   }

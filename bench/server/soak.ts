@@ -100,7 +100,7 @@ export async function soak(requests: number): Promise<SoakReport> {
       done++;
       const { outcome } = await user.step(true);
       outcomes[outcome] = (outcomes[outcome] ?? 0) + 1;
-      if (done % Math.ceil(requests / 20) === 0) rss.push(Math.round(server.rssMib()));
+      if (done % Math.ceil(requests / 20) === 0) rss.push(Math.round(await server.rssMib()));
     }
   };
   await Promise.all(Array.from({ length: PARALLEL }, (_, i) => work(i + 1)));

@@ -39,10 +39,14 @@ static int32_t layer_number(const char *name, const char *prefix) {
   return *end == '\0' && number < CKVL_MAX_LAYERS ? (int32_t)number : -1;
 }
 
-// One row per cell with all heads side by side, and the view starts at cell 0.
+// One row per cell with all heads side by side, and the view starts at cell 0 of a stream.
 static bool is_row_per_cell(const ckvl_api *api, const struct ggml_tensor *view,
-                            const struct ggml_tensor *base) {
-  return base->ne[2] == 1 && base->ne[3] == 1 && view->ne[3] == 1 && view->view_offs == 0 &&
+                            const struct ggml_tensor *base, const ckvl_layer *layer) {
+  return base->ne[3] == 1 && base->ne[2] == layer->streams &&
+         view->view_offs == (size_t)layer->node_first * base->nb[2] &&
+         view->ne[3] == layer->node_streams &&
+         layer->node_first + layer->node_streams <= layer->streams &&
+         (layer->node_streams == 1 || view->nb[3] == base->nb[2]) &&
          view->nb[0] == api->ggml_type_size(base->type) && view->nb[1] == base->nb[1] &&
          view->nb[2] == api->ggml_row_size(base->type, view->ne[0]) &&
          base->ne[0] == view->ne[0] * view->ne[2] &&
@@ -56,10 +60,10 @@ static ckv_status check_shape(const ckvl_api *api, const struct ggml_tensor *nod
   const struct ggml_tensor *mask = node->src[3];
   float max_bias;
   memcpy(&max_bias, (const float *)(const void *)node->op_params + 1, sizeof max_bias);
-  if (!is_row_per_cell(api, keys, layer->keys) || !is_row_per_cell(api, values, layer->values)) {
+  if (!is_row_per_cell(api, keys, layer->keys, layer) ||
+      !is_row_per_cell(api, values, layer->values, layer)) {
     return ckvl_fail(error, CKV_ERROR_UNSUPPORTED,
-                     "Expected a unified KV cache with one row per token, but layer %d has another "
-                     "layout",
+                     "Expected a KV cache with one row per token, but layer %d has another layout",
                      layer->index);
   }
   if (max_bias != 0.0f) {
@@ -67,7 +71,7 @@ static ckv_status check_shape(const ckvl_api *api, const struct ggml_tensor *nod
                      "Expected attention without ALiBi but found a bias of %g in layer %d",
                      (double)max_bias, layer->index);
   }
-  if (queries->type != GGML_TYPE_F32 || queries->nb[0] != sizeof(float) || queries->ne[3] != 1 ||
+  if (queries->type != GGML_TYPE_F32 || queries->nb[0] != sizeof(float) || queries->ne[3] != keys->ne[3] ||
       queries->ne[0] != keys->ne[0] || queries->ne[2] % keys->ne[2] != 0 ||
       values->ne[2] != keys->ne[2]) {
     return ckvl_fail(error, CKV_ERROR_UNSUPPORTED,
@@ -75,7 +79,7 @@ static ckv_status check_shape(const ckvl_api *api, const struct ggml_tensor *nod
                      layer->index);
   }
   if (!mask || mask->type != GGML_TYPE_F16 || mask->ne[0] != keys->ne[1] ||
-      mask->ne[1] < queries->ne[1] || mask->ne[2] != 1 || mask->ne[3] != 1) {
+      mask->ne[1] < queries->ne[1] || mask->ne[2] != 1 || mask->ne[3] != keys->ne[3]) {
     return ckvl_fail(error, CKV_ERROR_UNSUPPORTED,
                      "Expected an f16 mask [cells, tokens] but layer %d has another", layer->index);
   }
@@ -112,6 +116,9 @@ ckv_status ckvl_attention_read(const ckvl_api *api, const struct ggml_tensor *no
                      "Expected the values of layer %d in cache_v_l%d but found '%s'", layer->index,
                      layer->index, layer->values->name);
   }
+  layer->streams = (int32_t)layer->keys->ne[2];
+  layer->node_streams = (int32_t)keys->ne[3];
+  layer->node_first = layer->streams > 1 ? (int32_t)(keys->view_offs / layer->keys->nb[2]) : 0;
   const ckv_status status = check_shape(api, node, keys, values, layer, error);
   if (status) return status;
   layer->num_q_heads = (int32_t)queries->ne[2];

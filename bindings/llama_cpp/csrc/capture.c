@@ -8,6 +8,10 @@
 #define F16_MINUS_INFINITY 0xFC00u
 #define F16_MAGNITUDE 0x7FFFu
 
+size_t ckvl_row_offset(const ckvl_layer *layer, const struct ggml_tensor *rows, int32_t cell) {
+  return (size_t)layer->stream * rows->nb[2] + (size_t)cell * rows->nb[1];
+}
+
 void ckvl_capture_init(ckvl_capture *capture, const ckvl_api *api) {
   memset(capture, 0, sizeof *capture);
   capture->api = api;
@@ -48,6 +52,8 @@ static ckvl_layer *find_layer(ckvl_capture *capture, const struct ggml_tensor *n
   if (at < capture->num_layers && layer->index == found.index) {
     if (layer->keys == found.keys && layer->values == found.values &&
         layer->num_q_heads == found.num_q_heads && layer->key_dim == found.key_dim) {
+      layer->node_first = found.node_first;
+      layer->node_streams = found.node_streams;
       return layer;
     }
     capture->status =
@@ -75,6 +81,7 @@ static ckvl_layer *find_layer(ckvl_capture *capture, const struct ggml_tensor *n
   layer = &capture->layers[at];
   memmove(layer + 1, layer, sizeof *layer * (size_t)(capture->num_layers - at));
   found.next = capture->next;
+  found.stream = found.streams > 1 ? capture->seq : 0;
   *layer = found;
   capture->num_layers++;
   return layer;
@@ -84,6 +91,12 @@ static ckvl_layer *find_layer(ckvl_capture *capture, const struct ggml_tensor *n
 static int32_t run_part(const ckvl_capture *capture, const ckvl_layer *layer, int32_t tokens,
                         int32_t *end) {
   const int32_t seen = layer->seen;
+  if (layer->streams > 1) {
+    const int32_t behind = layer->stream - layer->node_first;
+    const int32_t part = behind >= 0 && behind < layer->node_streams ? tokens : 0;
+    *end = seen + part;
+    return part;
+  }
   const int32_t begin = capture->run_begin > seen ? capture->run_begin : seen;
   *end = capture->run_end < seen + tokens ? capture->run_end : seen + tokens;
   return *end > begin ? *end - begin : 0;
@@ -105,9 +118,10 @@ static void append_queries(const ckvl_capture *capture, ckvl_layer *layer,
   int32_t kept = layer->rows + rows > CKVL_WINDOW ? CKVL_WINDOW - rows : layer->rows;
   memmove(layer->queries, layer->queries + row * (size_t)(layer->rows - kept),
           sizeof(float) * row * (size_t)kept);
+  const size_t first = (size_t)(layer->stream - layer->node_first) * queries->nb[3];
   for (int64_t t = end - rows; t < end; t++, kept++) {
     float *to = layer->queries + row * (size_t)kept;
-    const size_t from = (size_t)t * queries->nb[1];
+    const size_t from = first + (size_t)t * queries->nb[1];
     if (packed) {
       capture->api->ggml_backend_tensor_get(queries, to, from, sizeof(float) * row);
       continue;
@@ -122,7 +136,7 @@ static void append_queries(const ckvl_capture *capture, ckvl_layer *layer,
 
 // Reads the row of the newest token that is wanted.
 static ckv_status read_mask(ckvl_capture *capture, ckvl_mask *mask,
-                            const struct ggml_tensor *tensor, int64_t row) {
+                            const struct ggml_tensor *tensor, size_t offset) {
   const int32_t cells = (int32_t)tensor->ne[0];
   if (mask->capacity < cells) {
     int32_t *grown = realloc(mask->cells, sizeof *grown * (size_t)cells);
@@ -132,8 +146,7 @@ static ckv_status read_mask(ckvl_capture *capture, ckvl_mask *mask,
   }
   // The halves are read into the upper part of the list, which the indices then overwrite.
   uint16_t *halves = (uint16_t *)(void *)mask->cells + cells;
-  capture->api->ggml_backend_tensor_get(tensor, halves, (size_t)row * tensor->nb[1],
-                                        sizeof *halves * (size_t)cells);
+  capture->api->ggml_backend_tensor_get(tensor, halves, offset, sizeof *halves * (size_t)cells);
   mask->count = 0;
   for (int32_t i = 0; i < cells; i++) {
     uint16_t half;
@@ -167,7 +180,8 @@ static ckv_status note_mask(ckvl_capture *capture, ckvl_layer *layer,
   if (mask->tensor == tensor && mask->next == layer->next) return CKV_OK;
   mask->tensor = tensor;
   mask->next = layer->next;
-  return read_mask(capture, mask, tensor, row);
+  const size_t stream = (size_t)(layer->stream - layer->node_first) * tensor->nb[3];
+  return read_mask(capture, mask, tensor, stream + (size_t)row * tensor->nb[1]);
 }
 
 bool ckvl_capture_node(struct ggml_tensor *node, bool ask, void *user_data) {
@@ -187,7 +201,7 @@ bool ckvl_capture_node(struct ggml_tensor *node, bool ask, void *user_data) {
   }
   const int32_t row = end - layer->seen;
   layer->next += part;
-  layer->seen += tokens;
+  layer->seen += layer->streams > 1 ? part : tokens;
   if (rows > 0) {
     append_queries(capture, layer, node->src[0], rows, row);
     capture->status = note_mask(capture, layer, node->src[3], row - 1);
@@ -214,6 +228,7 @@ void ckvl_capture_begin(ckvl_capture *capture, const ckvl_run *run, llama_pos fr
   const llama_pos newest = run->first + (run->end - run->begin) - CKVL_WINDOW;
   capture->from = from > newest ? from : newest;
   capture->next = run->first;
+  capture->seq = run->seq;
   capture->run_begin = run->begin;
   capture->run_end = run->end;
   capture->batch_tokens = run->batch_tokens;
@@ -229,11 +244,13 @@ void ckvl_capture_end(ckvl_capture *capture, llama_pos next, bool decoded) {
   for (int32_t l = 0; l < capture->num_layers && !capture->status && decoded; l++) {
     const ckvl_layer *layer = &capture->layers[l];
     // More rows than tokens: several layers attend to one layer's cache. Fewer: only some tokens.
-    if (layer->next != next || layer->seen != capture->batch_tokens ||
+    const int32_t expected =
+        layer->streams > 1 ? capture->run_end - capture->run_begin : capture->batch_tokens;
+    if (layer->next != next || layer->seen != expected ||
         layer->rows != capture->layers[0].rows) {
       capture->status = ckvl_fail(&capture->reason, CKV_ERROR_UNSUPPORTED,
                                   "Expected one query per token and layer but layer %d has %s",
-                                  layer->index, layer->seen > capture->batch_tokens ? "more" : "fewer");
+                                  layer->index, layer->seen > expected ? "more" : "fewer");
     }
   }
   if (!decoded || capture->status) {

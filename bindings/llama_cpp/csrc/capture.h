@@ -21,11 +21,14 @@ typedef struct ckvl_layer {
   int32_t mask;       // which of the capture's masks it used last
   float scale;
   float logit_softcap;
-  struct ggml_tensor *keys;    // [num_kv_heads * key_dim, cells]
-  struct ggml_tensor *values;  // [num_kv_heads * value_dim, cells]
+  struct ggml_tensor *keys;    // [num_kv_heads * key_dim, cells, streams]
+  struct ggml_tensor *values;  // [num_kv_heads * value_dim, cells, streams]
+  int32_t streams;             // 1: all sequences share the cells; else each has a stream of them
+  int32_t stream;              // the capture's own
+  int32_t node_first, node_streams;  // streams that the node which was read last is about
   float *queries;              // [CKVL_WINDOW][num_q_heads][key_dim], `rows` of them, newest last
   int32_t rows;
-  int32_t seen;    // tokens of the decode call whose attention is done
+  int32_t seen;    // tokens of the decode call, or the stream, whose attention is done
   llama_pos next;  // position after the newest row seen
 } ckvl_layer;
 
@@ -43,6 +46,7 @@ typedef struct ckvl_capture {
   ckvl_layer *layers;  // by rising index
   int32_t num_layers, capacity;
   ckvl_mask masks[CKVL_MAX_MASKS];
+  llama_seq_id seq;
   int32_t run_begin, run_end, batch_tokens;  // the sequence's tokens in the batch
   llama_pos from;     // rows before this position are not wanted
   bool wants;         // whether the node that was asked about shows rows
@@ -52,6 +56,9 @@ typedef struct ckvl_capture {
   ckv_status status;  // of the last begin..end: why there is nothing, in `reason`
   ckvl_error reason;
 } ckvl_capture;
+
+// Where a cell's row is in a layer's keys or values.
+size_t ckvl_row_offset(const ckvl_layer *layer, const struct ggml_tensor *rows, int32_t cell);
 
 void ckvl_capture_init(ckvl_capture *capture, const ckvl_api *api);
 void ckvl_capture_free(ckvl_capture *capture);
@@ -67,14 +74,16 @@ void ckvl_capture_rewind(ckvl_capture *capture, llama_pos next);
 
 // A sequence's tokens in a batch: one run of them, in order, from position `first` on.
 typedef struct ckvl_run {
+  llama_seq_id seq;
   int32_t begin, end;    // batch tokens begin..end-1
   int32_t batch_tokens;  // of all sequences
   llama_pos first;
 } ckvl_run;
 
 // Around a decode call that has the run. Rows from position `from` on are captured, at most the
-// newest CKVL_WINDOW; they join those of the call before if nothing lies between. The engine must
-// compute the batch's tokens in their order, as it does for a unified cache.
+// newest CKVL_WINDOW; they join those of the call before if nothing lies between. The engine
+// computes a batch's tokens in their order, or where each sequence has a stream of cells of its own
+// the tokens of each sequence in theirs.
 void ckvl_capture_begin(ckvl_capture *capture, const ckvl_run *run, llama_pos from);
 void ckvl_capture_end(ckvl_capture *capture, llama_pos next, bool decoded);
 

@@ -22,30 +22,40 @@ static int by_position(const void *a, const void *b) {
   return (x > y) - (x < y);
 }
 
-// Reads the cells of all sequences; those of `seq` go to `tokens`, of which there are `capacity`.
-static ckv_status read_metadata(ckvl_reader *reader, llama_seq_id seq, uint32_t num_sequences,
-                                token *tokens, int32_t capacity, ckvl_cells *cells,
-                                ckvl_error *error) {
+// What is read of a state: whose, from how many streams, and whose cells are wanted.
+typedef struct {
+  llama_seq_id whose, wanted;
+  int32_t streams;  // 0: however many
+  uint32_t num_sequences;
+} request;
+
+// Reads the first stream that has cells; those of the wanted sequence go to `tokens`, of which there
+// are `capacity`.
+static ckv_status read_metadata(ckvl_reader *reader, const request *r, token *tokens,
+                                int32_t capacity, ckvl_cells *cells, ckvl_error *error) {
   const uint32_t magic = ckvl_read_u32(reader);
   const int32_t whose = (int32_t)ckvl_read_u32(reader);
   const uint32_t streams = ckvl_read_u32(reader);
-  const uint32_t total = ckvl_read_u32(reader);
-  if (reader->failed || magic != CKVL_BLOB_MAGIC || whose != ANY_SEQUENCE || streams != 1) {
+  const bool is_known = r->streams == 0 ? streams >= 1 && streams <= r->num_sequences
+                                        : streams == (uint32_t)r->streams;
+  if (reader->failed || magic != CKVL_BLOB_MAGIC || whose != r->whose || !is_known) {
     return ckvl_fail(error, CKV_ERROR_UNSUPPORTED,
-                     "Expected the state of a unified KV cache but found magic %08x, sequence %d, "
-                     "%u streams",
-                     magic, whose, streams);
+                     "Expected the state of a KV cache with %d streams but found magic %08x, "
+                     "sequence %d, %u streams",
+                     r->streams, magic, whose, streams);
   }
+  uint32_t total = ckvl_read_u32(reader);
+  for (uint32_t s = 1; s < streams && total == 0; s++) total = ckvl_read_u32(reader);
   for (uint32_t i = 0; i < total; i++) {
     const llama_pos pos = (llama_pos)ckvl_read_u32(reader);
     const uint32_t owners = ckvl_read_u32(reader);
     bool mine = false;
     for (uint32_t o = 0; o < owners && !reader->failed; o++) {
       const uint32_t owner = ckvl_read_u32(reader);
-      if (owner >= num_sequences) reader->failed = true;
-      mine = mine || owner == (uint32_t)seq;
+      if (owner >= r->num_sequences) reader->failed = true;
+      mine = mine || owner == (uint32_t)r->wanted;
     }
-    if (reader->failed || owners < 1 || owners > num_sequences || pos < 0) {
+    if (reader->failed || owners < 1 || owners > r->num_sequences || pos < 0) {
       return ckvl_fail(error, CKV_ERROR_UNSUPPORTED,
                        "Expected cells with a position and sequences in the engine's state but "
                        "found something else at cell %u of %u",
@@ -84,26 +94,49 @@ static ckv_status sort_tokens(token *tokens, const int32_t *index, ckvl_cells *c
   return CKV_OK;
 }
 
+// The state's metadata: all that comes before the first row, in a buffer of the size without rows.
+// The engine stops for want of room, having copied (almost) no row.
+static uint8_t *get_metadata(const ckvl_api *api, struct llama_context *ctx, llama_seq_id whose,
+                             size_t *bytes, ckvl_error *error) {
+  *bytes = api->llama_state_seq_get_size_ext(ctx, whose, LLAMA_STATE_SEQ_FLAGS_ON_DEVICE);
+  uint8_t *data = calloc(1, *bytes > 0 ? *bytes : 1);
+  if (!data) {
+    ckvl_fail_memory(error, *bytes);
+    return NULL;
+  }
+  api->llama_state_seq_get_data_ext(ctx, data, *bytes, whose, LLAMA_STATE_SEQ_FLAGS_NONE);
+  return data;
+}
+
+static uint32_t count_streams(const uint8_t *data, size_t bytes) {
+  ckvl_reader reader = {.data = data, .size = bytes};
+  ckvl_skip(&reader, CKVL_BLOB_HEADER_BYTES);
+  return ckvl_read_u32(&reader);
+}
+
 ckv_status ckvl_cells_read(const ckvl_api *api, struct llama_context *ctx, llama_seq_id seq,
-                           const int32_t *index, int32_t count, ckvl_cells *cells,
+                           int32_t streams, const int32_t *index, int32_t count, ckvl_cells *cells,
                            ckvl_error *error) {
   *cells = (ckvl_cells){0};
-  // The size without rows. A buffer of that size holds all metadata that comes before the first
-  // row; the engine then stops for want of room, having copied (almost) no row.
-  const size_t bytes =
-      api->llama_state_seq_get_size_ext(ctx, ANY_SEQUENCE, LLAMA_STATE_SEQ_FLAGS_ON_DEVICE);
-  // Each cell takes at least 12 of those bytes.
+  // Sequences with a stream each share no cells; others may, which only the state of all tells.
+  request r = {ANY_SEQUENCE, seq, streams, api->llama_n_seq_max(ctx)};
+  size_t bytes;
+  uint8_t *data = get_metadata(api, ctx, r.whose, &bytes, error);
+  if (data && streams != 1 && count_streams(data, bytes) > 1) {
+    free(data);
+    r.whose = seq;
+    data = get_metadata(api, ctx, r.whose, &bytes, error);
+  }
+  if (!data) return CKV_ERROR_OUT_OF_MEMORY;
+  // Each cell takes at least 12 bytes.
   const size_t most = bytes / 12 + 1;
-  uint8_t *data = calloc(1, bytes > 0 ? bytes : 1);
   token *tokens = malloc(sizeof *tokens * most);
   ckv_status status;
-  if (!data || !tokens) {
-    status = ckvl_fail_memory(error, bytes + sizeof *tokens * most);
+  if (!tokens) {
+    status = ckvl_fail_memory(error, sizeof *tokens * most);
   } else {
-    api->llama_state_seq_get_data_ext(ctx, data, bytes, ANY_SEQUENCE, LLAMA_STATE_SEQ_FLAGS_NONE);
     ckvl_reader reader = {.data = data, .size = bytes};
-    status =
-        read_metadata(&reader, seq, api->llama_n_seq_max(ctx), tokens, (int32_t)most, cells, error);
+    status = read_metadata(&reader, &r, tokens, (int32_t)most, cells, error);
   }
   if (!status && index && cells->count != count) {
     status = ckvl_fail(error, CKV_ERROR_UNSUPPORTED,

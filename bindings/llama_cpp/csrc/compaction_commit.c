@@ -26,10 +26,11 @@ static void restore_row(const ckvl_compaction *c, struct ggml_tensor *rows, size
 // Walks the rows that gathering writes to.
 static void for_written_rows(const ckvl_compaction *c, uint8_t *saved, row_copy copy) {
   for (int32_t l = 0; l < c->global.count; l++) {
-    struct ggml_tensor *const tensors[] = {c->global.data[l]->keys, c->global.data[l]->values};
+    const ckvl_layer *layer = c->global.data[l];
+    struct ggml_tensor *const tensors[] = {layer->keys, layer->values};
     for (int32_t side = 0; side < 2; side++) {
       for (int32_t i = 0; i < c->kept.len; i++) {
-        copy(c, tensors[side], (size_t)c->cells.cell[i] * tensors[side]->nb[1], saved);
+        copy(c, tensors[side], ckvl_row_offset(layer, tensors[side], c->cells.cell[i]), saved);
         saved += tensors[side]->nb[1];
       }
     }

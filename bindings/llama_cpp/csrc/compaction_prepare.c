@@ -131,8 +131,9 @@ ckv_status ckvl_compaction_prepare(ckvl_compaction *c) {
   int32_t mask;
   ckv_status status = classify_layers(c, &mask);
   if (!status) {
-    status = ckvl_cells_read(c->api, c->ctx, c->seq, capture->masks[mask].cells,
-                             capture->masks[mask].count, &c->cells, c->error);
+    status = ckvl_cells_read(c->api, c->ctx, c->seq, c->global.data[0]->streams,
+                             capture->masks[mask].cells, capture->masks[mask].count, &c->cells,
+                             c->error);
   }
   if (!status && c->cells.is_shared) {
     status =
@@ -166,8 +167,8 @@ ckv_kv_view ckvl_rows_view(const ckvl_compaction *c, const ckvl_layer *layer,
       .head_dim = head_dim,
       .kv_len = c->cells.count,
       .block_size = 1,
-      .data = rows->data,
-      .size_bytes = (int64_t)c->api->ggml_nbytes(rows),
+      .data = (char *)rows->data + ckvl_row_offset(layer, rows, 0),
+      .size_bytes = rows->ne[1] * (int64_t)rows->nb[1],
       .stride_head = (int64_t)c->api->ggml_row_size(rows->type, head_dim),
       .stride_block = (int64_t)rows->nb[1],
       .block_table = c->cells.cell,

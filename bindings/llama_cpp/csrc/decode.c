@@ -98,7 +98,7 @@ ckv_status ckvl_decode(ckv_llama_context *context, int32_t s, const int32_t *tok
   if (status) return status;
   const llama_pos end = sequence->next + num_tokens;
   ckvl_capture *capture = end > capture_from ? &sequence->capture : NULL;
-  const ckvl_run run = {.end = num_tokens, .batch_tokens = num_tokens, .first = sequence->next};
+  const ckvl_run run = {.seq = s, .end = num_tokens, .batch_tokens = num_tokens, .first = sequence->next};
   if (capture) ckvl_capture_begin(capture, &run, capture_from);
   context->recording = capture;
   const int32_t result = run_engine(context, s, tokens, num_tokens, want_logits);
@@ -137,7 +137,7 @@ static ckv_status check_refresh(ckv_llama_context *context, int32_t s, int32_t r
   const ckvl_sequence *sequence = &context->sequences[s];
   ckvl_cells cells;
   const ckv_status status =
-      ckvl_cells_read(&engine->api, context->ctx, s, NULL, 0, &cells, &context->error);
+      ckvl_cells_read(&engine->api, context->ctx, s, 1, NULL, 0, &cells, &context->error);
   if (status) return status;
   const bool shared = cells.is_shared;
   const bool unbroken =

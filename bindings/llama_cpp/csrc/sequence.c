@@ -19,7 +19,7 @@ int32_t ckv_llama_sequence_positions(ckv_llama_context *context, int32_t sequenc
   if (status) return -(int32_t)status;
   ckvl_cells cells;
   ckvl_log_clear();
-  status = ckvl_cells_read(&context->model->engine->api, context->ctx, sequence, NULL, 0, &cells,
+  status = ckvl_cells_read(&context->model->engine->api, context->ctx, sequence, 1, NULL, 0, &cells,
                            &context->error);
   int32_t count = -(int32_t)status;
   if (!status) {
@@ -160,7 +160,7 @@ static ckv_status shift(ckv_llama_context *context, int32_t s, int32_t delta) {
   }
   ckvl_cells cells;
   const ckv_status status =
-      ckvl_cells_read(&engine->api, context->ctx, s, NULL, 0, &cells, &context->error);
+      ckvl_cells_read(&engine->api, context->ctx, s, 1, NULL, 0, &cells, &context->error);
   if (status) return status;
   const bool shared = cells.is_shared;
   const llama_pos oldest = cells.count ? cells.pos[0] : 0;

@@ -39,10 +39,16 @@ size_t ckvl_blob_row_bytes(const ckvl_layers *layers) {
   return bytes;
 }
 
+// Of a sequence's state all cells are in one stream; the other streams are a count of 0.
+static int32_t streams_of(const ckvl_layers *layers) {
+  return layers->count > 0 ? layers->data[0]->streams : 1;
+}
+
 size_t ckvl_blob_cache_metadata_bytes(const ckvl_layers *layers, int32_t cells) {
-  // A cache without cells is its two counts.
-  if (cells == 0) return 8;
-  return 8 + CELL_BYTES * (size_t)cells + 8 + 2 * LAYER_HEADER_BYTES * (size_t)layers->count;
+  const size_t counts = 4 + 4 * (size_t)streams_of(layers);
+  // A cache without cells is its counts.
+  if (cells == 0) return counts;
+  return counts + CELL_BYTES * (size_t)cells + 8 + 2 * LAYER_HEADER_BYTES * (size_t)layers->count;
 }
 
 size_t ckvl_blob_cache_bytes(const ckvl_layers *layers, int32_t cells) {
@@ -53,8 +59,11 @@ size_t ckvl_blob_cache_bytes(const ckvl_layers *layers, int32_t cells) {
 int32_t ckvl_blob_cache_cells(const uint8_t *data, size_t size) {
   ckvl_reader reader = {.data = data, .size = size};
   const uint32_t streams = ckvl_read_u32(&reader);
-  const uint32_t cells = ckvl_read_u32(&reader);
-  return reader.failed || streams != 1 || cells > INT32_MAX ? -1 : (int32_t)cells;
+  uint32_t cells = ckvl_read_u32(&reader);
+  for (uint32_t s = 1; s < streams && cells == 0 && !reader.failed; s++) {
+    cells = ckvl_read_u32(&reader);
+  }
+  return reader.failed || streams < 1 || cells > INT32_MAX ? -1 : (int32_t)cells;
 }
 
 static void check_rows(ckvl_reader *reader, const struct ggml_tensor *tensor, int32_t count) {
@@ -82,7 +91,12 @@ ckv_status ckvl_blob_replace_positions(uint8_t *data, size_t size, llama_seq_id 
                                        const llama_pos *from, const llama_pos *to,
                                        ckvl_error *error) {
   ckvl_reader reader = {.data = data, .size = size};
-  bool ok = ckvl_read_u32(&reader) == 1 && ckvl_read_u32(&reader) == (uint32_t)count;
+  const int32_t streams = streams_of(layers);
+  const int32_t stream = layers->count > 0 ? layers->data[0]->stream : 0;
+  bool ok = ckvl_read_u32(&reader) == (uint32_t)streams;
+  for (int32_t s = 0; s <= stream && ok; s++) {
+    ok = ckvl_read_u32(&reader) == (s == stream ? (uint32_t)count : 0);
+  }
   const size_t cells = reader.offset;
   for (int32_t i = 0; i < count && ok; i++) {
     ok = find(from, count, (llama_pos)ckvl_read_u32(&reader)) >= 0 && ckvl_read_u32(&reader) == 1 &&
@@ -95,6 +109,7 @@ ckv_status ckvl_blob_replace_positions(uint8_t *data, size_t size, llama_seq_id 
   for (int32_t l = 0; l < layers->count && ok; l++) {
     check_rows(&reader, layers->data[l]->values, count);
   }
+  for (int32_t s = stream + 1; s < streams && ok; s++) ok = ckvl_read_u32(&reader) == 0;
   if (!ok || reader.failed) {
     return ckvl_fail(error, CKV_ERROR_ENGINE,
                      "Expected the engine's state with %d cells in %d layers but found another at "
@@ -114,7 +129,8 @@ bool ckvl_blob_matches(const ckvl_api *api, const uint8_t *data, size_t size,
                        const ckvl_layers *layers, const int32_t *cell, int32_t cells,
                        uint8_t *scratch) {
   ckvl_reader reader = {.data = data, .size = size};
-  ckvl_skip(&reader, ckvl_blob_cache_metadata_bytes(layers, cells) -
+  const size_t others = (size_t)(streams_of(layers) - 1 - layers->data[0]->stream);
+  ckvl_skip(&reader, ckvl_blob_cache_metadata_bytes(layers, cells) - 4 * others -
                          2 * LAYER_HEADER_BYTES * (size_t)layers->count - 4);
   if (ckvl_read_u32(&reader) != (uint32_t)layers->count) return false;
   for (int32_t l = 0; l < layers->count; l++) {
@@ -124,7 +140,8 @@ bool ckvl_blob_matches(const ckvl_api *api, const uint8_t *data, size_t size,
     if (reader.failed) return false;
     // The first and the last row tell the layers apart: no two have equal keys.
     for (int32_t i = 0; i < cells; i += cells > 1 ? cells - 1 : 1) {
-      api->ggml_backend_tensor_get(keys, scratch, (size_t)cell[i] * keys->nb[1], keys->nb[1]);
+      api->ggml_backend_tensor_get(keys, scratch, ckvl_row_offset(layers->data[l], keys, cell[i]),
+                                 keys->nb[1]);
       if (memcmp(scratch, data + rows + keys->nb[1] * (size_t)i, keys->nb[1]) != 0) return false;
     }
   }

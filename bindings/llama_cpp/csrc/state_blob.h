@@ -3,7 +3,7 @@
 //
 //   u32 magic, i32 sequence
 //   per cache (the global one, then with sliding windows a second one):
-//     u32 streams (1), u32 cells
+//     u32 streams, for each stream u32 cells; all cells of a sequence are in one, which goes on with
 //     cells x { i32 position, u32 sequences (1), i32 sequence }
 //     u32 values_transposed (0), u32 layers
 //     layers x { i32 type, u64 row bytes, cells x row }    keys

@@ -113,9 +113,6 @@ bool ckvp_compress(ckvp_context *context, llama_seq_id seq, int32_t budget, bool
     note_compacted(context, sequence, &c);
     ckvp_report(&event);
   } else if (status) {
-    if (strstr(error.text, "unified KV cache") && strlen(error.text) + 64 < sizeof error.text) {
-      strcat(error.text, "; llama-server has one with --kv-unified");
-    }
     event.reason = error.text;
     if (c.is_lost || is_news(context, error.text)) ckvp_report(&event);
   }

@@ -35,7 +35,7 @@ static void add_token(ckvp_context *context, const struct llama_batch *batch, in
   ckvl_run *run = &sequence->run;
   const bool is_new = run->end == 0;
   if (is_new) {
-    *run = (ckvl_run){.begin = i, .batch_tokens = batch->n_tokens};
+    *run = (ckvl_run){.seq = seq, .begin = i, .batch_tokens = batch->n_tokens};
     run->first = batch->pos ? batch->pos[i] : newest(context, seq) + 1;
     sequence->is_mixed = !batch->token;
     sequence->is_prompt = sequence->ends_prompt = false;
@@ -76,7 +76,7 @@ static void count_cells(ckvp_context *context, llama_seq_id seq) {
   ckvl_error error;
   ckvp_quiet_begin(context->host);
   const ckv_status status =
-      ckvl_cells_read(&context->host->api, context->ctx, seq, NULL, 0, &cells, &error);
+      ckvl_cells_read(&context->host->api, context->ctx, seq, 0, NULL, 0, &cells, &error);
   ckvp_quiet_end(context->host);
   // What cannot be counted is not tried at each token.
   context->sequences[seq].cells = status ? 0 : cells.count;

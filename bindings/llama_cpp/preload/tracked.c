@@ -213,7 +213,7 @@ static void read_positions(ckvp_context *context, llama_seq_id seq) {
   ckvl_error error;
   ckvp_quiet_begin(context->host);
   const ckv_status status =
-      ckvl_cells_read(&context->host->api, context->ctx, seq, NULL, 0, &cells, &error);
+      ckvl_cells_read(&context->host->api, context->ctx, seq, 0, NULL, 0, &cells, &error);
   ckvp_quiet_end(context->host);
   if (status) return;
   sequence->cells = cells.count;

@@ -167,6 +167,49 @@ static void refuse(const char *text) {
   make_attention(&scratch, 0, 0, 8);
 }
 
+// Batches of 10 tokens in graphs of 4: the sequence has those from 3 to 8, others the rest.
+static void takes_its_own_run_of_a_batch(void) {
+  set_up();
+  const ckvl_run run = {.begin = 3, .end = 9, .batch_tokens = 10, .first = 40};
+  ckvl_capture_begin(&capture, &run, 42);
+  for (int32_t done = 0; done < 10; done += 4) {
+    for (int32_t l = 0; l < FAKE_LAYERS; l++) {
+      // Token i of the batch would be at position 37 + i of this sequence.
+      make_attention(&scratch, l, 37 + done, 10 - done < 4 ? 10 - done : 4);
+      compute(&scratch);
+    }
+  }
+  ckvl_capture_end(&capture, 46, true);
+  CHECK(capture.status == CKV_OK, "%s", capture.reason.text);
+  CHECK(has_rows(42, 4) && capture.has_cells, "rows of others");
+}
+
+// A cache with two streams; the sequence has the second one.
+static void takes_its_own_stream(void) {
+  set_up();
+  const ckvl_run run = {.seq = 1, .end = 5, .batch_tokens = 10, .first = 7};
+  ckvl_capture_begin(&capture, &run, 0);
+  for (int32_t l = 0; l < FAKE_LAYERS; l++) {
+    make_attention(&scratch, l, 100, 10);
+    struct ggml_tensor *const views[] = {&scratch.keys, &scratch.values};
+    struct ggml_tensor *const bases[] = {&engine.keys[l], &engine.values[l]};
+    for (int32_t side = 0; side < 2; side++) {
+      bases[side]->ne[2] = views[side]->ne[3] = 2;
+      views[side]->nb[3] = bases[side]->nb[2];
+    }
+    // The queries of both in one tensor, 5 each.
+    scratch.queries.ne[1] = 5;
+    scratch.queries.ne[3] = scratch.mask.ne[3] = 2;
+    scratch.queries.nb[3] = 5 * scratch.queries.nb[1];
+    scratch.mask.nb[3] = 5 * scratch.mask.nb[1];
+    compute(&scratch);
+  }
+  ckvl_capture_end(&capture, 12, true);
+  CHECK(capture.status == CKV_OK, "%s", capture.reason.text);
+  CHECK(capture.rows == 5 && capture.layers[1].stream == 1, "%d rows", capture.rows);
+  CHECK(capture.layers[1].queries[0] == 105.0f, "queries of another stream");
+}
+
 static void refuses_other_kinds(void) {
   set_up();
   make_attention(&scratch, 0, 0, 8);
@@ -182,9 +225,9 @@ static void refuses_other_kinds(void) {
   strcpy(engine.values[0].name, "cache_v_l1");
   refuse("cache_v_l0");
   engine.keys[0].ne[2] = 2;
-  refuse("unified");
+  refuse("another layout");
   scratch.values.nb[1] = 4;
-  refuse("unified");
+  refuse("another layout");
   scratch.queries.type = GGML_TYPE_F16;
   refuse("f32 queries");
   scratch.mask.type = GGML_TYPE_F32;
@@ -223,6 +266,8 @@ int main(void) {
   reads_the_newest_tokens_cells();
   keeps_rows_when_cells_have_moved();
   forgets_a_call_that_failed();
+  takes_its_own_run_of_a_batch();
+  takes_its_own_stream();
   refuses_other_kinds();
   refuses_layers_that_share_a_cache();
   ignores_other_nodes();

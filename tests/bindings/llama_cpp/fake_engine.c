@@ -151,7 +151,6 @@ static void tensor_set(struct ggml_tensor *t, const void *data, size_t offset, s
 
 static size_t type_size(enum ggml_type type) { return type == GGML_TYPE_F16 ? 2 : 4; }
 static size_t row_size(enum ggml_type type, int64_t n) { return type_size(type) * (size_t)n; }
-static size_t nbytes(const struct ggml_tensor *t) { return t->nb[1] * (size_t)t->ne[1]; }
 
 static const char *type_name(enum ggml_type type) {
   (void)type;
@@ -190,7 +189,6 @@ void fake_engine_init(fake_engine *e) {
       .ggml_backend_buffer_is_host = is_host,
       .ggml_backend_tensor_get = tensor_get,
       .ggml_backend_tensor_set = tensor_set,
-      .ggml_nbytes = nbytes,
       .ggml_row_size = row_size,
       .ggml_type_name = type_name,
       .ggml_type_size = type_size,
