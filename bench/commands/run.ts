@@ -3,6 +3,9 @@
  *
  * @module
  */
+import { Buffer } from "node:buffer";
+import { existsSync } from "node:fs";
+import { delimiter, join } from "node:path";
 import process from "node:process";
 import type { Command } from "commander";
 import { preloadEnvironment, type PreloadSettings } from "chunkkv/llama-cpp";
@@ -62,6 +65,11 @@ async function runProgram(name: string, args: string[], options: RunOptions): Pr
   oneOf("--method", options.method, ["chunkkv", "snapkv", "streaming_llm", "full"]);
   oneOf("--log-level", options.logLevel, ["silent", "warn", "info", "debug"]);
   const env = preloadEnvironment(options);
+  if (await isStatic(name)) {
+    console.error(
+      `chunkkv: ${name} has llama.cpp inside instead of a shared libllama: it runs on untouched`,
+    );
+  }
   const child = start(name, args, env);
   // The terminal sends Ctrl-C to the program as well: it ends in its own way, and this after it.
   const ignore = () => {};
@@ -74,6 +82,27 @@ async function runProgram(name: string, args: string[], options: RunOptions): Pr
     Deno.removeSignalListener("SIGINT", ignore);
     Deno.removeSignalListener("SIGTERM", pass);
   }
+}
+
+/** True if the program contains libllama itself, so that nothing can be put in between. */
+async function isStatic(name: string): Promise<boolean> {
+  const path = which(name);
+  if (!path) return false;
+  const { isFile, size } = await Deno.stat(path);
+  if (!isFile || size > 2 ** 30) return false;
+  const bytes = Buffer.from(await Deno.readFile(path));
+  // The name that libllama gives to the tensors of its cache.
+  return bytes.subarray(0, 4).toString("latin1") === "\x7fELF" && bytes.includes("cache_k_l%d");
+}
+
+/** Finds a program the way a shell does. */
+function which(name: string): string | null {
+  const folders = name.includes("/") ? [""] : (process.env["PATH"] ?? "").split(delimiter);
+  for (const folder of folders) {
+    const path = folder ? join(folder, name) : name;
+    if (existsSync(path)) return path;
+  }
+  return null;
 }
 
 function start(name: string, args: string[], env: Record<string, string>): Deno.ChildProcess {

@@ -1,17 +1,7 @@
 import { assert, assertEquals } from "@std/assert";
 
 import { PRELOAD_SETTINGS } from "chunkkv/llama-cpp";
-
-/** Runs the command line; it needs no model. */
-async function chunkkv(...args: string[]) {
-  const permissions = ["read", "write", "env", "ffi", "sys", "run"].map((one) => `--allow-${one}`);
-  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-    args: ["run", "--quiet", ...permissions, "bench/main.ts", ...args],
-    cwd: new URL("../..", import.meta.url),
-  }).output();
-  const decoder = new TextDecoder();
-  return { code, out: decoder.decode(stdout), said: decoder.decode(stderr) };
-}
+import { chunkkv } from "./run.ts";
 
 const linux = Deno.build.os === "linux";
 
@@ -21,9 +11,9 @@ Deno.test({
   fn: async () => {
     const options = ["--keep", "0.3", "--chunk-size", "20", "--stats", "/tmp/none"];
     const script = 'echo "$LD_PRELOAD|$CHUNKKV_KEEP|$CHUNKKV_CHUNK_SIZE|$CHUNKKV_STATS|$1"; exit 7';
-    const run = await chunkkv("run", ...options, "--", "sh", "-c", script, "sh", "--keep");
-    assertEquals([run.code, run.said], [7, ""]);
-    const [library = "", ...rest] = run.out.trimEnd().split("|");
+    const run = await chunkkv(["run", ...options, "--", "sh", "-c", script, "sh", "--keep"]);
+    assertEquals([run.code, run.stderr], [7, ""]);
+    const [library = "", ...rest] = run.stdout.trimEnd().split("|");
     assert(library.endsWith("libchunkkv_preload.so"), library);
     assertEquals(rest, ["0.3", "20", "/tmp/none", "--keep"]);
   },
@@ -41,10 +31,47 @@ Deno.test({
       [[], "missing required argument"],
     ];
     for (const [args, text] of cases) {
-      const run = await chunkkv("run", ...args);
-      assertEquals(run.code, 2, run.said);
-      assert(run.said.includes(text), run.said);
+      const run = await chunkkv(["run", ...args]);
+      assertEquals(run.code, 2, run.stderr);
+      assert(run.stderr.includes(text), run.stderr);
     }
+  },
+});
+
+Deno.test({
+  name: "run says of a program with llama.cpp inside that it runs on untouched",
+  ignore: !linux,
+  fn: async () => {
+    const folder = await Deno.makeTempDir();
+    try {
+      // A program of the system with the text in it that tells.
+      const own = `${folder}/own`;
+      const text = new TextEncoder().encode("cache_k_l%d");
+      await Deno.copyFile("/bin/echo", own);
+      await Deno.writeFile(own, text, { append: true });
+      const run = await chunkkv(["run", "--", own, "hello"]);
+      assertEquals([run.code, run.stdout], [0, "hello\n"]);
+      assert(run.stderr.includes("it runs on untouched"), run.stderr);
+      const other = await chunkkv(["run", "--", "/bin/echo", "hello"]);
+      assertEquals([other.code, other.stdout, other.stderr], [0, "hello\n", ""]);
+    } finally {
+      await Deno.remove(folder, { recursive: true });
+    }
+  },
+});
+
+Deno.test({
+  name: "a program that looks llama_decode up itself runs on untouched, with one line",
+  ignore: !linux,
+  fn: async () => {
+    const permissions = ["read", "env", "ffi", "sys"].map((one) => `--allow-${one}`);
+    const script = ["run", "--quiet", ...permissions, "tests/bench/one_turn.ts"];
+    const run = await chunkkv(["run", "--", Deno.execPath(), ...script]);
+    assertEquals(run.code, 0, run.stderr);
+    assertEquals(run.stdout, "700 tokens in 700 cells\n");
+    const lines = run.stderr.match(/chunkkv: .*/g) ?? [];
+    assertEquals(lines.length, 1, run.stderr);
+    assert(lines[0]?.includes("does not call llama_decode by name"), run.stderr);
   },
 });
 

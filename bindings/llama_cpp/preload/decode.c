@@ -126,10 +126,13 @@ static bool finish(ckvp_context *context, bool decoded) {
     if (sequence->cells >= 0) sequence->cells += tokens;
     if (!decoded || !sequence->is_captured) continue;
     if (sequence->ends_prompt) {
-      if (next - sequence->compacted <= settings->min_tokens) continue;
       const int32_t budget = settings->params.budget ? settings->params.budget
                                                      : ckv_budget_for(settings->keep, next);
-      ok = ckvp_compress(context, s, budget, false) && ok;
+      if (next - sequence->compacted > settings->min_tokens) {
+        ok = ckvp_compress(context, s, budget, false) && ok;
+      }
+      // Queries of all layers are megabytes, and those of the next prompt are others.
+      if (!settings->decode_budget) ckvl_capture_free(&sequence->capture);
     } else if (!sequence->is_prompt && settings->decode_budget &&
                sequence->cells >= settings->decode_budget + settings->decode_slack &&
                sequence->capture.rows >= settings->params.window) {

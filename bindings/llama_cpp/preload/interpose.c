@@ -22,6 +22,17 @@ static const ckvp_host *real(void) {
   return host;
 }
 
+static atomic_bool has_decoded;
+
+// The engine computes, but nobody has called llama_decode here.
+static void note_computing(void) {
+  static atomic_bool said;
+  if (atomic_load(&has_decoded) || atomic_exchange(&said, true)) return;
+  ckvp_say(CKVP_WARN,
+           "nothing is compressed: this program does not call llama_decode by name, as those of "
+           "llama.cpp do up to v0.5");
+}
+
 static ckvp_context *tracked(const ckvp_host *host, llama_memory_t memory) {
   return host && host->is_complete ? ckvp_tracked(memory) : NULL;
 }
@@ -38,6 +49,7 @@ void ggml_backend_sched_set_eval_callback(ggml_backend_sched_t sched,
   ckvp_context *context = ckvp_decoding();
   // A host that watches its own graphs goes on doing so.
   if (context) atomic_store(&context->scheduler, callback ? NULL : sched);
+  if (!context) note_computing();
   if (context && !callback) {
     callback = ckvp_callback(context);
     user_data = context;
@@ -55,6 +67,7 @@ void ggml_backend_sched_free(ggml_backend_sched_t sched) {
 int32_t llama_decode(struct llama_context *ctx, struct llama_batch batch) {
   const ckvp_host *host = real();
   if (!host || !host->llama_decode) return -1;
+  atomic_store(&has_decoded, true);
   const bool is_on = host->is_complete && ckvp_settings_get()->is_on && batch.n_tokens > 0;
   ckvp_context *context = is_on ? ckvp_track(host, ctx) : NULL;
   if (!context || context->is_unsuitable) return host->llama_decode(ctx, batch);
