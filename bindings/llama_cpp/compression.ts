@@ -12,6 +12,7 @@ import {
   type SnapKvOptions,
   type StreamingLlmOptions,
 } from "../../ffi/params.ts";
+import type { ContextHandle } from "./context_handle.ts";
 import { checkInteger, checkSequence, MAX_INT32 } from "./integers.ts";
 import { bridge, type Handle } from "./native.ts";
 import { packStruct, readStruct, REPORT } from "./structs.ts";
@@ -147,6 +148,28 @@ export function readReport(
     slidingLayers: values.num_sliding,
     kept: Array.from({ length: values.num_layers }, (_, layer) => readKept(context, layer)),
   };
+}
+
+/**
+ * Compresses a sequence on another thread.
+ *
+ * @param context The context.
+ * @param options What to keep.
+ * @returns What it did.
+ * @throws {ChunkKvError} As `LlamaContext.compress`.
+ */
+export async function compressAsync(
+  context: ContextHandle,
+  options: CompressOptions,
+): Promise<CompressionReport> {
+  const { sequence, params, keep, report } = packCompression(options);
+  const start = performance.now();
+  void context.idle;
+  const status = await context.run((pointer) =>
+    bridge().ckv_llama_compress_async(pointer, sequence, params, keep, report)
+  );
+  context.unwrap(status);
+  return readReport(context, report, performance.now() - start);
 }
 
 function readKept(context: Handle, layer: number): KeptLayer {

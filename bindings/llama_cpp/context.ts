@@ -5,6 +5,7 @@
  */
 import { check } from "../../ffi/status.ts";
 import {
+  compressAsync,
   type CompressionReport,
   type CompressOptions,
   type LayerIndices,
@@ -20,6 +21,7 @@ import type { LlamaModel } from "./model.ts";
 import { bridge, type Handle } from "./native.ts";
 import { prefill, type PrefillOptions, type PrefillReport } from "./prefill.ts";
 import { type PromptInput, PromptReader } from "./prompt.ts";
+import { stream } from "./streaming.ts";
 import { packStruct, REPORT } from "./structs.ts";
 import { checkTokens } from "./tokenizer.ts";
 
@@ -62,16 +64,19 @@ export class LlamaContext implements Disposable {
    *
    * @param input A text, its tokens, or chat messages. Messages are written with the model's chat
    * template; later ones continue the conversation, the assistant's generated turns included.
-   * @param options Settings.
+   * @param options Settings. With `streaming` the prompt may be longer than the cache.
    * @returns What it did.
    * @throws {ChunkKvError} `invalid_argument` if the prompt is empty or has more tokens than the
-   * context; `engine` if the cache is full; `cancelled`. The sequence is then as it was.
+   * context; `engine` if the cache is full; `cancelled`. The sequence is then as it was; only where
+   * `streaming` has compacted it, it keeps the prompt up to there.
    */
   async prefill(input: PromptInput, options: PrefillOptions = {}): Promise<PrefillReport> {
     const sequence = options.sequence ?? 0;
     const isFirst = this.tokenCount(sequence) === 0;
     const { tokens, accept } = this.#prompts.read(input, sequence, isFirst);
-    const report = await prefill(this.#handle, tokens, this.batchSize, options);
+    const report = options.streaming
+      ? await stream(this.#handle, tokens, options, () => this.#prompts.forget(sequence))
+      : await prefill(this.#handle, tokens, this.batchSize, options);
     accept();
     return report;
   }
@@ -103,14 +108,7 @@ export class LlamaContext implements Disposable {
    * @throws {ChunkKvError} As `compress`.
    */
   async compressAsync(options: CompressOptions): Promise<CompressionReport> {
-    const { sequence, params, keep, report } = packCompression(options);
-    const start = performance.now();
-    void this.#handle.idle;
-    const status = await this.#handle.run((pointer) =>
-      bridge().ckv_llama_compress_async(pointer, sequence, params, keep, report)
-    );
-    this.#handle.unwrap(status);
-    return readReport(this.#handle, report, performance.now() - start);
+    return await compressAsync(this.#handle, options);
   }
 
   /**

@@ -42,4 +42,5 @@ export {
 } from "./preload.ts";
 export type { PromptInput } from "./prompt.ts";
 export type { SamplingOptions } from "./sampler.ts";
+export type { StreamingOptions } from "./streaming.ts";
 export { type DetokenizeOptions, LlamaTokenizer, type TokenizeOptions } from "./tokenizer.ts";

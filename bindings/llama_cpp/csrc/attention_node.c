@@ -71,9 +71,9 @@ static ckv_status check_shape(const ckvl_api *api, const struct ggml_tensor *nod
                      "Expected attention without ALiBi but found a bias of %g in layer %d",
                      (double)max_bias, layer->index);
   }
-  if (queries->type != GGML_TYPE_F32 || queries->nb[0] != sizeof(float) || queries->ne[3] != keys->ne[3] ||
-      queries->ne[0] != keys->ne[0] || queries->ne[2] % keys->ne[2] != 0 ||
-      values->ne[2] != keys->ne[2]) {
+  if (queries->type != GGML_TYPE_F32 || queries->nb[0] != sizeof(float) ||
+      queries->ne[3] != keys->ne[3] || queries->ne[0] != keys->ne[0] ||
+      queries->ne[2] % keys->ne[2] != 0 || values->ne[2] != keys->ne[2]) {
     return ckvl_fail(error, CKV_ERROR_UNSUPPORTED,
                      "Expected f32 queries of the keys' head size but layer %d has others",
                      layer->index);

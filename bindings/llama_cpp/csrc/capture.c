@@ -246,8 +246,7 @@ void ckvl_capture_end(ckvl_capture *capture, llama_pos next, bool decoded) {
     // More rows than tokens: several layers attend to one layer's cache. Fewer: only some tokens.
     const int32_t expected =
         layer->streams > 1 ? capture->run_end - capture->run_begin : capture->batch_tokens;
-    if (layer->next != next || layer->seen != expected ||
-        layer->rows != capture->layers[0].rows) {
+    if (layer->next != next || layer->seen != expected || layer->rows != capture->layers[0].rows) {
       capture->status = ckvl_fail(&capture->reason, CKV_ERROR_UNSUPPORTED,
                                   "Expected one query per token and layer but layer %d has %s",
                                   layer->index, layer->seen > expected ? "more" : "fewer");

@@ -26,7 +26,7 @@ typedef struct ckvl_layer {
   int32_t streams;             // 1: all sequences share the cells; else each has a stream of them
   int32_t stream;              // the capture's own
   int32_t node_first, node_streams;  // streams that the node which was read last is about
-  float *queries;              // [CKVL_WINDOW][num_q_heads][key_dim], `rows` of them, newest last
+  float *queries;  // [CKVL_WINDOW][num_q_heads][key_dim], `rows` of them, newest last
   int32_t rows;
   int32_t seen;    // tokens of the decode call, or the stream, whose attention is done
   llama_pos next;  // position after the newest row seen
@@ -48,8 +48,8 @@ typedef struct ckvl_capture {
   ckvl_mask masks[CKVL_MAX_MASKS];
   llama_seq_id seq;
   int32_t run_begin, run_end, batch_tokens;  // the sequence's tokens in the batch
-  llama_pos from;     // rows before this position are not wanted
-  bool wants;         // whether the node that was asked about shows rows
+  llama_pos from;                            // rows before this position are not wanted
+  bool wants;                                // whether the node that was asked about shows rows
   llama_pos next;     // position after the newest captured row; -1: nothing captured
   int32_t rows;       // rows of every layer
   bool has_cells;     // whether the masks are those of the newest captured row

@@ -98,7 +98,8 @@ ckv_status ckvl_decode(ckv_llama_context *context, int32_t s, const int32_t *tok
   if (status) return status;
   const llama_pos end = sequence->next + num_tokens;
   ckvl_capture *capture = end > capture_from ? &sequence->capture : NULL;
-  const ckvl_run run = {.seq = s, .end = num_tokens, .batch_tokens = num_tokens, .first = sequence->next};
+  const ckvl_run run = {
+      .seq = s, .end = num_tokens, .batch_tokens = num_tokens, .first = sequence->next};
   if (capture) ckvl_capture_begin(capture, &run, capture_from);
   context->recording = capture;
   const int32_t result = run_engine(context, s, tokens, num_tokens, want_logits);

@@ -141,7 +141,7 @@ bool ckvl_blob_matches(const ckvl_api *api, const uint8_t *data, size_t size,
     // The first and the last row tell the layers apart: no two have equal keys.
     for (int32_t i = 0; i < cells; i += cells > 1 ? cells - 1 : 1) {
       api->ggml_backend_tensor_get(keys, scratch, ckvl_row_offset(layers->data[l], keys, cell[i]),
-                                 keys->nb[1]);
+                                   keys->nb[1]);
       if (memcmp(scratch, data + rows + keys->nb[1] * (size_t)i, keys->nb[1]) != 0) return false;
     }
   }

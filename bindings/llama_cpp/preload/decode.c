@@ -46,9 +46,9 @@ static void add_token(ckvp_context *context, const struct llama_batch *batch, in
   }
   run->end = i + 1;
   // Without flags the last token alone has an output; a full batch is then but a part of a prompt.
-  const bool is_output = batch->logits ? batch->logits[i] != 0
-                                       : i == batch->n_tokens - 1 &&
-                                             batch->n_tokens < context->batch_size;
+  const bool is_output = batch->logits
+                             ? batch->logits[i] != 0
+                             : i == batch->n_tokens - 1 && batch->n_tokens < context->batch_size;
   sequence->ends_prompt = is_output && sequence->pending > 0;
   sequence->is_prompt = sequence->is_prompt || !is_output;
   sequence->pending = is_output ? 0 : sequence->pending + 1;
@@ -126,8 +126,8 @@ static bool finish(ckvp_context *context, bool decoded) {
     if (sequence->cells >= 0) sequence->cells += tokens;
     if (!decoded || !sequence->is_captured) continue;
     if (sequence->ends_prompt) {
-      const int32_t budget = settings->params.budget ? settings->params.budget
-                                                     : ckv_budget_for(settings->keep, next);
+      const int32_t budget =
+          settings->params.budget ? settings->params.budget : ckv_budget_for(settings->keep, next);
       if (next - sequence->compacted > settings->min_tokens) {
         ok = ckvp_compress(context, s, budget, false) && ok;
       }

@@ -35,17 +35,16 @@ static ckvp_host *make(void *library) {
   ckvp_host *host = calloc(1, sizeof *host);
   if (!host) return NULL;
   void *symbol;
-#define CKVL_FN(name)                      \
+#define CKVL_FN(name)                        \
   symbol = find(host, library, #name, true); \
   memcpy(&host->name, &symbol, sizeof symbol);
-#define CKVP_OPTIONAL(name)                 \
+#define CKVP_OPTIONAL(name)                   \
   symbol = find(host, library, #name, false); \
   memcpy(&host->name, &symbol, sizeof symbol);
 #include "preload_api.def"
 #undef CKVL_FN
 #undef CKVP_OPTIONAL
-  host->is_complete =
-      !host->missing && ckvl_api_fill(&host->api, lookup, library, &host->missing);
+  host->is_complete = !host->missing && ckvl_api_fill(&host->api, lookup, library, &host->missing);
   return host;
 }
 

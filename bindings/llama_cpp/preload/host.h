@@ -11,7 +11,7 @@ typedef struct ckvp_host {
 #include "preload_api.def"
 #undef CKVL_FN
 #undef CKVP_OPTIONAL
-  bool is_complete;     // else `missing` names what this release lacks
+  bool is_complete;  // else `missing` names what this release lacks
   const char *missing;
 } ckvp_host;
 

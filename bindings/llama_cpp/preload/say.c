@@ -83,8 +83,7 @@ void ckvp_report(const ckvp_event *event) {
     ckvp_say(CKVP_WARN, "sequence %d stays as it is: %s", event->sequence, event->reason);
   } else {
     ckvp_say(CKVP_INFO, "sequence %d: %d -> %d tokens in the cache, %.1f ms%s", event->sequence,
-             event->before, event->after,
-             event->prepare_ms + event->select_ms + event->compact_ms,
+             event->before, event->after, event->prepare_ms + event->select_ms + event->compact_ms,
              event->is_decode ? ", while generating" : "");
   }
   write_stats(event);

@@ -11,8 +11,8 @@
 static ckvp_settings settings;
 
 static void refuse(const char *name, const char *expected, const char *found) {
-  ckvp_say(CKVP_WARN, "expected %s to be %s but found \"%s\": nothing is compressed", name, expected,
-           found);
+  ckvp_say(CKVP_WARN, "expected %s to be %s but found \"%s\": nothing is compressed", name,
+           expected, found);
   settings.is_on = false;
 }
 

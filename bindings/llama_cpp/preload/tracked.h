@@ -14,10 +14,10 @@ typedef struct ckvp_sequence {
   int32_t pending;      // prompt tokens decoded since the last output
   int32_t cells;        // that it has; -1: not known
   // Of the decode call that runs.
-  ckvl_run run;  // end 0: it has no tokens in the batch
-  bool is_mixed;      // several runs, or tokens of several sequences: cannot be captured
-  bool is_prompt;     // some token has no output
-  bool ends_prompt;   // the last token has an output, and tokens without one came before it
+  ckvl_run run;      // end 0: it has no tokens in the batch
+  bool is_mixed;     // several runs, or tokens of several sequences: cannot be captured
+  bool is_prompt;    // some token has no output
+  bool ends_prompt;  // the last token has an output, and tokens without one came before it
   bool is_captured;
 } ckvp_sequence;
 

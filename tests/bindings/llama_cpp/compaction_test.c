@@ -28,7 +28,7 @@ static void set_up(void) {
   capture.num_layers = capture.capacity = FAKE_LAYERS;
   for (int32_t l = 0; l < FAKE_LAYERS; l++) {
     capture.layers[l] = (ckvl_layer){.index = l,
-                                       .streams = 1,
+                                     .streams = 1,
                                      .num_q_heads = FAKE_HEADS,
                                      .num_kv_heads = FAKE_HEADS,
                                      .key_dim = FAKE_KEY_DIM,
