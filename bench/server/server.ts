@@ -217,7 +217,12 @@ const story = await Deno.readTextFile(
   new URL("../data/red_headed_league.txt", import.meta.url),
 );
 
-/** A part of a real text, `characters` long; four of them are about a token. */
+/**
+ * A part of a real text, `characters` long; four of them are about a token. Where the text ends it
+ * begins anew.
+ */
 export function storyText(characters: number, from = 0): string {
-  return story.slice(from, from + characters);
+  let text = story.slice(from % story.length);
+  while (text.length < characters) text += story;
+  return text.slice(0, characters);
 }
