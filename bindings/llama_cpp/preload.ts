@@ -1,13 +1,20 @@
 /**
  * The preloaded library: compression inside programs that use libllama, such as llama-server,
- * without a change to them. Linux.
+ * without a change to them. Linux; on macOS it is built but has not been run.
  *
  * @module
  */
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import process from "node:process";
+import { libraryFileName } from "../../ffi/library_path.ts";
 import { ChunkKvError } from "../../ffi/status.ts";
+
+// What names libraries to load before a program's own.
+const PRELOAD_VARIABLES: Record<string, string> = {
+  linux: "LD_PRELOAD",
+  darwin: "DYLD_INSERT_LIBRARIES",
+};
 
 /** One setting of the preloaded library. */
 export interface PreloadSetting {
@@ -94,18 +101,18 @@ export const PRELOAD_SETTINGS: readonly PreloadSetting[] = [
 /**
  * The library to preload: the file in `CHUNKKV_PRELOAD`, or what `deno task setup` has built.
  *
- * @throws {ChunkKvError} `unsupported` on systems other than Linux; `library_not_found` if it is not there.
+ * @throws {ChunkKvError} `unsupported` on systems other than Linux and macOS; `library_not_found` if it is not there.
  */
 export function preloadLibraryPath(): string {
-  if (process.platform !== "linux") {
+  if (!PRELOAD_VARIABLES[process.platform]) {
     throw new ChunkKvError(
       "unsupported",
-      `Expected Linux, where libraries can be preloaded, but found ${process.platform}`,
+      `Expected Linux or macOS, where libraries can be preloaded, but found ${process.platform}`,
     );
   }
   const given = process.env["CHUNKKV_PRELOAD"];
   const root = fileURLToPath(new URL("../..", import.meta.url));
-  const path = given ?? join(root, "build", "libchunkkv_preload.so");
+  const path = given ?? join(root, "build", libraryFileName("chunkkv_preload"));
   try {
     Deno.statSync(path);
     return path;
@@ -132,10 +139,10 @@ export function preloadLibraryPath(): string {
  * @throws {ChunkKvError} As {@linkcode preloadLibraryPath}.
  */
 export function preloadEnvironment(settings: PreloadSettings = {}): Record<string, string> {
-  const others = process.env["LD_PRELOAD"];
-  const env: Record<string, string> = {
-    LD_PRELOAD: others ? `${preloadLibraryPath()}:${others}` : preloadLibraryPath(),
-  };
+  const path = preloadLibraryPath();
+  const variable = PRELOAD_VARIABLES[process.platform] ?? "";
+  const others = process.env[variable];
+  const env: Record<string, string> = { [variable]: others ? `${path}:${others}` : path };
   // llama-server's checkpoints of sliding windows would lead it back into what was compacted.
   if (!process.env["LLAMA_ARG_CTX_CHECKPOINTS"]) env["LLAMA_ARG_CTX_CHECKPOINTS"] = "0";
   for (const { name, variable } of PRELOAD_SETTINGS) {

@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 
 #include "decode.h"
+#include "interpose.h"
 #include "say.h"
 #include "settings.h"
 
@@ -41,7 +42,7 @@ static ckvp_context *tracked_context(const ckvp_host *host, struct llama_context
   return host && host->is_complete ? ckvp_tracked_context(ctx) : NULL;
 }
 
-void ggml_backend_sched_set_eval_callback(ggml_backend_sched_t sched,
+void CKVP_FN(ggml_backend_sched_set_eval_callback)(ggml_backend_sched_t sched,
                                           ggml_backend_sched_eval_callback callback,
                                           void *user_data) {
   const ckvp_host *host = real();
@@ -57,14 +58,14 @@ void ggml_backend_sched_set_eval_callback(ggml_backend_sched_t sched,
   host->ggml_backend_sched_set_eval_callback(sched, callback, user_data);
 }
 
-void ggml_backend_sched_free(ggml_backend_sched_t sched) {
+void CKVP_FN(ggml_backend_sched_free)(ggml_backend_sched_t sched) {
   const ckvp_host *host = real();
   if (!host || !host->ggml_backend_sched_free) return;
   ckvp_forget_scheduler(sched);
   host->ggml_backend_sched_free(sched);
 }
 
-int32_t llama_decode(struct llama_context *ctx, struct llama_batch batch) {
+int32_t CKVP_FN(llama_decode)(struct llama_context *ctx, struct llama_batch batch) {
   const ckvp_host *host = real();
   if (!host || !host->llama_decode) return -1;
   atomic_store(&has_decoded, true);
@@ -74,14 +75,14 @@ int32_t llama_decode(struct llama_context *ctx, struct llama_batch batch) {
   return ckvp_decode(context, batch);
 }
 
-void llama_free(struct llama_context *ctx) {
+void CKVP_FN(llama_free)(struct llama_context *ctx) {
   const ckvp_host *host = real();
   if (!host || !host->llama_free) return;
   ckvp_untrack(ctx);
   host->llama_free(ctx);
 }
 
-void llama_memory_clear(llama_memory_t memory, bool data) {
+void CKVP_FN(llama_memory_clear)(llama_memory_t memory, bool data) {
   const ckvp_host *host = real();
   if (!host || !host->llama_memory_clear) return;
   host->llama_memory_clear(memory, data);
@@ -89,7 +90,7 @@ void llama_memory_clear(llama_memory_t memory, bool data) {
   if (context) ckvp_note_removed(context, -1, -1, -1);
 }
 
-bool llama_memory_seq_rm(llama_memory_t memory, llama_seq_id seq, llama_pos p0, llama_pos p1) {
+bool CKVP_FN(llama_memory_seq_rm)(llama_memory_t memory, llama_seq_id seq, llama_pos p0, llama_pos p1) {
   const ckvp_host *host = real();
   if (!host || !host->api.llama_memory_seq_rm) return false;
   const bool removed = host->api.llama_memory_seq_rm(memory, seq, p0, p1);
@@ -98,7 +99,7 @@ bool llama_memory_seq_rm(llama_memory_t memory, llama_seq_id seq, llama_pos p0, 
   return removed;
 }
 
-void llama_memory_seq_cp(llama_memory_t memory, llama_seq_id from, llama_seq_id to, llama_pos p0,
+void CKVP_FN(llama_memory_seq_cp)(llama_memory_t memory, llama_seq_id from, llama_seq_id to, llama_pos p0,
                          llama_pos p1) {
   const ckvp_host *host = real();
   if (!host || !host->llama_memory_seq_cp) return;
@@ -107,7 +108,7 @@ void llama_memory_seq_cp(llama_memory_t memory, llama_seq_id from, llama_seq_id 
   if (context) ckvp_note_copied(context, from, to);
 }
 
-void llama_memory_seq_keep(llama_memory_t memory, llama_seq_id seq) {
+void CKVP_FN(llama_memory_seq_keep)(llama_memory_t memory, llama_seq_id seq) {
   const ckvp_host *host = real();
   if (!host || !host->llama_memory_seq_keep) return;
   host->llama_memory_seq_keep(memory, seq);
@@ -115,7 +116,7 @@ void llama_memory_seq_keep(llama_memory_t memory, llama_seq_id seq) {
   if (context) ckvp_note_kept(context, seq);
 }
 
-void llama_memory_seq_add(llama_memory_t memory, llama_seq_id seq, llama_pos p0, llama_pos p1,
+void CKVP_FN(llama_memory_seq_add)(llama_memory_t memory, llama_seq_id seq, llama_pos p0, llama_pos p1,
                           llama_pos delta) {
   const ckvp_host *host = real();
   if (!host || !host->llama_memory_seq_add) return;
@@ -124,7 +125,7 @@ void llama_memory_seq_add(llama_memory_t memory, llama_seq_id seq, llama_pos p0,
   if (context) ckvp_note_moved(context, seq, p0, p1, delta);
 }
 
-void llama_memory_seq_div(llama_memory_t memory, llama_seq_id seq, llama_pos p0, llama_pos p1,
+void CKVP_FN(llama_memory_seq_div)(llama_memory_t memory, llama_seq_id seq, llama_pos p0, llama_pos p1,
                           int divisor) {
   const ckvp_host *host = real();
   if (!host || !host->llama_memory_seq_div) return;
@@ -133,7 +134,7 @@ void llama_memory_seq_div(llama_memory_t memory, llama_seq_id seq, llama_pos p0,
   if (context) ckvp_note_divided(context, seq);
 }
 
-llama_pos llama_memory_seq_pos_min(llama_memory_t memory, llama_seq_id seq) {
+llama_pos CKVP_FN(llama_memory_seq_pos_min)(llama_memory_t memory, llama_seq_id seq) {
   const ckvp_host *host = real();
   if (!host || !host->llama_memory_seq_pos_min) return -1;
   const llama_pos found = host->llama_memory_seq_pos_min(memory, seq);
@@ -141,7 +142,7 @@ llama_pos llama_memory_seq_pos_min(llama_memory_t memory, llama_seq_id seq) {
   return context ? ckvp_first_position(context, seq, found) : found;
 }
 
-size_t llama_state_seq_set_data_ext(struct llama_context *ctx, const uint8_t *data, size_t size,
+size_t CKVP_FN(llama_state_seq_set_data_ext)(struct llama_context *ctx, const uint8_t *data, size_t size,
                                     llama_seq_id seq, llama_state_seq_flags flags) {
   const ckvp_host *host = real();
   if (!host || !host->api.llama_state_seq_set_data_ext) return 0;
@@ -157,7 +158,7 @@ size_t llama_state_seq_set_data_ext(struct llama_context *ctx, const uint8_t *da
   return read;
 }
 
-size_t llama_state_seq_set_data(struct llama_context *ctx, const uint8_t *data, size_t size,
+size_t CKVP_FN(llama_state_seq_set_data)(struct llama_context *ctx, const uint8_t *data, size_t size,
                                 llama_seq_id seq) {
   const ckvp_host *host = real();
   if (!host || !host->llama_state_seq_set_data) return 0;
@@ -167,7 +168,7 @@ size_t llama_state_seq_set_data(struct llama_context *ctx, const uint8_t *data, 
   return read;
 }
 
-size_t llama_state_seq_load_file(struct llama_context *ctx, const char *path, llama_seq_id seq,
+size_t CKVP_FN(llama_state_seq_load_file)(struct llama_context *ctx, const char *path, llama_seq_id seq,
                                  llama_token *tokens, size_t capacity, size_t *count) {
   const ckvp_host *host = real();
   if (!host || !host->llama_state_seq_load_file) return 0;
@@ -177,7 +178,7 @@ size_t llama_state_seq_load_file(struct llama_context *ctx, const char *path, ll
   return read;
 }
 
-size_t llama_state_set_data(struct llama_context *ctx, const uint8_t *data, size_t size) {
+size_t CKVP_FN(llama_state_set_data)(struct llama_context *ctx, const uint8_t *data, size_t size) {
   const ckvp_host *host = real();
   if (!host || !host->llama_state_set_data) return 0;
   const size_t read = host->llama_state_set_data(ctx, data, size);
@@ -186,7 +187,7 @@ size_t llama_state_set_data(struct llama_context *ctx, const uint8_t *data, size
   return read;
 }
 
-bool llama_state_load_file(struct llama_context *ctx, const char *path, llama_token *tokens,
+bool CKVP_FN(llama_state_load_file)(struct llama_context *ctx, const char *path, llama_token *tokens,
                            size_t capacity, size_t *count) {
   const ckvp_host *host = real();
   if (!host || !host->llama_state_load_file) return false;
@@ -195,3 +196,23 @@ bool llama_state_load_file(struct llama_context *ctx, const char *path, llama_to
   if (context) ckvp_note_restored(context, -1);
   return loaded;
 }
+
+#if defined(__APPLE__)
+// What dyld is to put in whose place.
+CKVP_INTERPOSE(ggml_backend_sched_set_eval_callback)
+CKVP_INTERPOSE(ggml_backend_sched_free)
+CKVP_INTERPOSE(llama_decode)
+CKVP_INTERPOSE(llama_free)
+CKVP_INTERPOSE(llama_memory_clear)
+CKVP_INTERPOSE(llama_memory_seq_rm)
+CKVP_INTERPOSE(llama_memory_seq_cp)
+CKVP_INTERPOSE(llama_memory_seq_keep)
+CKVP_INTERPOSE(llama_memory_seq_add)
+CKVP_INTERPOSE(llama_memory_seq_div)
+CKVP_INTERPOSE(llama_memory_seq_pos_min)
+CKVP_INTERPOSE(llama_state_seq_set_data_ext)
+CKVP_INTERPOSE(llama_state_seq_set_data)
+CKVP_INTERPOSE(llama_state_seq_load_file)
+CKVP_INTERPOSE(llama_state_set_data)
+CKVP_INTERPOSE(llama_state_load_file)
+#endif
