@@ -29,7 +29,8 @@ static ckvp_host *make(void *library) {
 #include "preload_api.def"
 #undef CKVL_FN
 #undef CKVP_OPTIONAL
-  host->is_complete = !host->missing && ckvl_api_fill(&host->api, ckvp_libllama_symbol, library, &host->missing);
+  host->is_complete =
+      !host->missing && ckvl_api_fill(&host->api, ckvp_libllama_symbol, library, &host->missing);
   return host;
 }
 

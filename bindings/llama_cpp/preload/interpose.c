@@ -43,8 +43,8 @@ static ckvp_context *tracked_context(const ckvp_host *host, struct llama_context
 }
 
 void CKVP_FN(ggml_backend_sched_set_eval_callback)(ggml_backend_sched_t sched,
-                                          ggml_backend_sched_eval_callback callback,
-                                          void *user_data) {
+                                                   ggml_backend_sched_eval_callback callback,
+                                                   void *user_data) {
   const ckvp_host *host = real();
   if (!host || !host->ggml_backend_sched_set_eval_callback) return;
   ckvp_context *context = ckvp_decoding();
@@ -90,7 +90,8 @@ void CKVP_FN(llama_memory_clear)(llama_memory_t memory, bool data) {
   if (context) ckvp_note_removed(context, -1, -1, -1);
 }
 
-bool CKVP_FN(llama_memory_seq_rm)(llama_memory_t memory, llama_seq_id seq, llama_pos p0, llama_pos p1) {
+bool CKVP_FN(llama_memory_seq_rm)(llama_memory_t memory, llama_seq_id seq, llama_pos p0,
+                                  llama_pos p1) {
   const ckvp_host *host = real();
   if (!host || !host->api.llama_memory_seq_rm) return false;
   const bool removed = host->api.llama_memory_seq_rm(memory, seq, p0, p1);
@@ -99,8 +100,8 @@ bool CKVP_FN(llama_memory_seq_rm)(llama_memory_t memory, llama_seq_id seq, llama
   return removed;
 }
 
-void CKVP_FN(llama_memory_seq_cp)(llama_memory_t memory, llama_seq_id from, llama_seq_id to, llama_pos p0,
-                         llama_pos p1) {
+void CKVP_FN(llama_memory_seq_cp)(llama_memory_t memory, llama_seq_id from, llama_seq_id to,
+                                  llama_pos p0, llama_pos p1) {
   const ckvp_host *host = real();
   if (!host || !host->llama_memory_seq_cp) return;
   host->llama_memory_seq_cp(memory, from, to, p0, p1);
@@ -116,8 +117,8 @@ void CKVP_FN(llama_memory_seq_keep)(llama_memory_t memory, llama_seq_id seq) {
   if (context) ckvp_note_kept(context, seq);
 }
 
-void CKVP_FN(llama_memory_seq_add)(llama_memory_t memory, llama_seq_id seq, llama_pos p0, llama_pos p1,
-                          llama_pos delta) {
+void CKVP_FN(llama_memory_seq_add)(llama_memory_t memory, llama_seq_id seq, llama_pos p0,
+                                   llama_pos p1, llama_pos delta) {
   const ckvp_host *host = real();
   if (!host || !host->llama_memory_seq_add) return;
   host->llama_memory_seq_add(memory, seq, p0, p1, delta);
@@ -125,8 +126,8 @@ void CKVP_FN(llama_memory_seq_add)(llama_memory_t memory, llama_seq_id seq, llam
   if (context) ckvp_note_moved(context, seq, p0, p1, delta);
 }
 
-void CKVP_FN(llama_memory_seq_div)(llama_memory_t memory, llama_seq_id seq, llama_pos p0, llama_pos p1,
-                          int divisor) {
+void CKVP_FN(llama_memory_seq_div)(llama_memory_t memory, llama_seq_id seq, llama_pos p0,
+                                   llama_pos p1, int divisor) {
   const ckvp_host *host = real();
   if (!host || !host->llama_memory_seq_div) return;
   host->llama_memory_seq_div(memory, seq, p0, p1, divisor);
@@ -142,8 +143,9 @@ llama_pos CKVP_FN(llama_memory_seq_pos_min)(llama_memory_t memory, llama_seq_id 
   return context ? ckvp_first_position(context, seq, found) : found;
 }
 
-size_t CKVP_FN(llama_state_seq_set_data_ext)(struct llama_context *ctx, const uint8_t *data, size_t size,
-                                    llama_seq_id seq, llama_state_seq_flags flags) {
+size_t CKVP_FN(llama_state_seq_set_data_ext)(struct llama_context *ctx, const uint8_t *data,
+                                             size_t size, llama_seq_id seq,
+                                             llama_state_seq_flags flags) {
   const ckvp_host *host = real();
   if (!host || !host->api.llama_state_seq_set_data_ext) return 0;
   const size_t read = host->api.llama_state_seq_set_data_ext(ctx, data, size, seq, flags);
@@ -158,8 +160,8 @@ size_t CKVP_FN(llama_state_seq_set_data_ext)(struct llama_context *ctx, const ui
   return read;
 }
 
-size_t CKVP_FN(llama_state_seq_set_data)(struct llama_context *ctx, const uint8_t *data, size_t size,
-                                llama_seq_id seq) {
+size_t CKVP_FN(llama_state_seq_set_data)(struct llama_context *ctx, const uint8_t *data,
+                                         size_t size, llama_seq_id seq) {
   const ckvp_host *host = real();
   if (!host || !host->llama_state_seq_set_data) return 0;
   const size_t read = host->llama_state_seq_set_data(ctx, data, size, seq);
@@ -168,8 +170,9 @@ size_t CKVP_FN(llama_state_seq_set_data)(struct llama_context *ctx, const uint8_
   return read;
 }
 
-size_t CKVP_FN(llama_state_seq_load_file)(struct llama_context *ctx, const char *path, llama_seq_id seq,
-                                 llama_token *tokens, size_t capacity, size_t *count) {
+size_t CKVP_FN(llama_state_seq_load_file)(struct llama_context *ctx, const char *path,
+                                          llama_seq_id seq, llama_token *tokens, size_t capacity,
+                                          size_t *count) {
   const ckvp_host *host = real();
   if (!host || !host->llama_state_seq_load_file) return 0;
   const size_t read = host->llama_state_seq_load_file(ctx, path, seq, tokens, capacity, count);
@@ -187,8 +190,8 @@ size_t CKVP_FN(llama_state_set_data)(struct llama_context *ctx, const uint8_t *d
   return read;
 }
 
-bool CKVP_FN(llama_state_load_file)(struct llama_context *ctx, const char *path, llama_token *tokens,
-                           size_t capacity, size_t *count) {
+bool CKVP_FN(llama_state_load_file)(struct llama_context *ctx, const char *path,
+                                    llama_token *tokens, size_t capacity, size_t *count) {
   const ckvp_host *host = real();
   if (!host || !host->llama_state_load_file) return false;
   const bool loaded = host->llama_state_load_file(ctx, path, tokens, capacity, count);

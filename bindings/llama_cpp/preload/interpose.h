@@ -5,9 +5,9 @@
 
 #if defined(__APPLE__)
 #  define CKVP_FN(name) ckvp_##name
-#  define CKVP_INTERPOSE(name)                                                    \
-    __attribute__((used, section("__DATA,__interpose"))) static const struct {    \
-      __typeof__(&name) replacement, original;                                    \
+#  define CKVP_INTERPOSE(name)                                                 \
+    __attribute__((used, section("__DATA,__interpose"))) static const struct { \
+      __typeof__(&name) replacement, original;                                 \
     } interpose_##name = {ckvp_##name, name};
 #else
 #  define CKVP_FN(name) name
