@@ -67,6 +67,22 @@ Deno.test("embeddings are those of the stock server", async () => {
   assertEquals(vectors[0], vectors[1]);
 });
 
+Deno.test("rankings are those of the stock server", async () => {
+  const scores: unknown[] = [];
+  for (const preload of [undefined, { keep: 0.3, minTokens: 64 }]) {
+    await using server = await Server.start({
+      ...preload && { preload },
+      args: ["-c", "2048", "--reranking", "-ub", "2048", "-b", "2048"],
+    });
+    const documents = [storyText(600), storyText(900, 3000)];
+    const { results } = await server.post("/v1/rerank", { query: "Who is he?", documents });
+    scores.push(results);
+    assertEquals(server.stats(), []);
+  }
+  assertEquals((scores[0] as unknown[]).length, 2);
+  assertEquals(scores[0], scores[1]);
+});
+
 Deno.test("settings that make no sense: the server runs on untouched and says so", async () => {
   await using server = await Server.start({ preload: { keep: 7 }, args: ["-c", "2048"] });
   const { content } = await server.complete(PROMPT);
