@@ -6,7 +6,7 @@
 import { methodByName } from "../../ffi/params.ts";
 import { check, ChunkKvError } from "../../ffi/status.ts";
 import { throwIfAborted } from "./abort.ts";
-import { compressAsync, type CompressOptions } from "./compression.ts";
+import { compressAsync, type CompressOptions, packCompression } from "./compression.ts";
 import type { ContextHandle } from "./context_handle.ts";
 import { checkInteger, checkSequence } from "./integers.ts";
 import { bridge } from "./native.ts";
@@ -130,7 +130,9 @@ function makePlan(context: ContextHandle, sequence: number, options: StreamingOp
       `reserve, ${others} of other sequences, ${LEAST_ROOM} for a piece),`,
     budget,
   );
-  return { limit, compression: { ...rest, budget, sequence } };
+  const compression = { ...rest, budget, sequence };
+  packCompression(compression); // refuses what is wrong before anything is read
+  return { limit, compression };
 }
 
 // What sequences share counts for each of them: rather too much than too little.

@@ -14,6 +14,8 @@ import { storyTokens } from "./prompts.ts";
 const model = await LlamaModel.load(smolLm2());
 const settings = { contextSize: 512, batchSize: 128, threads: THREADS };
 const CELLS = 512;
+// Half of it: 240 tokens fill it down to its reserve of 16.
+const small = { ...settings, contextSize: 256, batchSize: 64 };
 
 Deno.test("a prompt three times the cache goes through it, and generation goes on", async () => {
   using context = model.createContext(settings);
@@ -44,13 +46,13 @@ Deno.test("a prompt three times the cache goes through it, and generation goes o
 });
 
 Deno.test("it is what prefill and compress by hand do", async () => {
-  const tokens = storyTokens(model, 900);
+  const tokens = storyTokens(model, 400);
   const method = { method: "chunkkv", budget: 100, chunkSize: 7, window: 16 };
-  using byHand = model.createContext(settings);
-  await byHand.prefill(tokens.subarray(0, 500));
+  using byHand = model.createContext(small);
+  await byHand.prefill(tokens.subarray(0, 244));
   byHand.compress(method);
-  await byHand.prefill(tokens.subarray(500));
-  using context = model.createContext(settings);
+  await byHand.prefill(tokens.subarray(244));
+  using context = model.createContext(small);
   const { compactions } = await context.prefill(tokens, { streaming: { ...method, reserve: 12 } });
   assertEquals(compactions, 1);
   assertSameBits(context.logits(), byHand.logits(), "after the prompt");
@@ -113,9 +115,9 @@ Deno.test("settings that cannot work are refused before anything is read", async
 });
 
 Deno.test("what is stopped keeps the pieces before, and the rest can be read", async () => {
-  using context = model.createContext(settings);
-  const tokens = storyTokens(model, 900);
-  const streaming = { budget: 200 };
+  using context = model.createContext(small);
+  const tokens = storyTokens(model, 420);
+  const streaming = { budget: 100 };
   const stopAt = async (limit: number) => {
     const controller = new AbortController();
     const error = await assertRejects(
@@ -131,37 +133,37 @@ Deno.test("what is stopped keeps the pieces before, and the rest can be read", a
     return error.message;
   };
   // In the first piece: as if it had not been.
-  assert(!(await stopAt(256)).includes("stay"));
+  assert(!(await stopAt(128)).includes("stay"));
   assertEquals(context.cellCount(), 0);
   // At the end of the first piece, before the compaction.
-  assert((await stopAt(480)).endsWith("the prompt's first 480 of 900 tokens stay in the sequence"));
-  assertEquals([context.tokenCount(), context.cellCount()], [480, 480]);
+  assert((await stopAt(240)).endsWith("the prompt's first 240 of 420 tokens stay in the sequence"));
+  assertEquals([context.tokenCount(), context.cellCount()], [240, 240]);
   context.clear();
-  // In the second piece, of 280 tokens.
-  assert((await stopAt(600)).endsWith("the prompt's first 480 of 900 tokens stay in the sequence"));
-  assertEquals([context.tokenCount(), context.cellCount()], [480, 200]);
-  const rest = await context.prefill(tokens.subarray(480), { streaming });
-  assertEquals([rest.compactions, context.tokenCount()], [1, 900]);
-  using whole = model.createContext(settings);
+  // In the second piece, of 140 tokens.
+  assert((await stopAt(300)).endsWith("the prompt's first 240 of 420 tokens stay in the sequence"));
+  assertEquals([context.tokenCount(), context.cellCount()], [240, 100]);
+  const rest = await context.prefill(tokens.subarray(240), { streaming });
+  assertEquals([rest.compactions, context.tokenCount()], [1, 420]);
+  using whole = model.createContext(small);
   await whole.prefill(tokens, { streaming });
   assertEquals(context.saveState(), whole.saveState());
 });
 
 Deno.test("an error in a progress callback is passed on as it is", async () => {
-  using context = model.createContext(settings);
+  using context = model.createContext(small);
   const onProgress = ({ done }: { done: number }) => {
-    if (done > 480) throw new TypeError("mine");
+    if (done > 240) throw new TypeError("mine");
   };
-  const tokens = storyTokens(model, 700);
+  const tokens = storyTokens(model, 350);
   const streaming = { budget: 100 };
   await assertRejects(() => context.prefill(tokens, { streaming, onProgress }), TypeError, "mine");
-  assertEquals([context.tokenCount(), context.cellCount()], [480, 100]);
+  assertEquals([context.tokenCount(), context.cellCount()], [240, 100]);
 });
 
 Deno.test("a sequence that is changed between two pieces is noticed", async () => {
-  using context = model.createContext(settings);
-  const onProgress = ({ done }: { done: number }) => done === 480 && context.clear();
-  const prompt = storyTokens(model, 700);
+  using context = model.createContext(small);
+  const onProgress = ({ done }: { done: number }) => done === 240 && context.clear();
+  const prompt = storyTokens(model, 260);
   await rejects(
     () => context.prefill(prompt, { streaming: true, onProgress: (p) => void onProgress(p) }),
     "busy",
@@ -170,17 +172,17 @@ Deno.test("a sequence that is changed between two pieces is noticed", async () =
 });
 
 Deno.test("a cache that cannot be compressed says so when it is full", async () => {
-  using context = model.createContext({ ...settings, flashAttention: false });
+  using context = model.createContext({ ...small, flashAttention: false });
   const error = await assertRejects(
-    () => context.prefill(storyTokens(model, 600), { streaming: true }),
+    () => context.prefill(storyTokens(model, 260), { streaming: true }),
     ChunkKvError,
     "flash attention",
   );
-  assertEquals([error.code, context.tokenCount()], ["unsupported", 480]);
+  assertEquals([error.code, context.tokenCount()], ["unsupported", 240]);
 });
 
 Deno.test("a conversation that is compacted while it is read goes on", async () => {
-  using context = model.createContext({ ...settings, contextSize: 512 });
+  using context = model.createContext(settings);
   const long = model.tokenizer.detokenize(storyTokens(model, 600));
   const { compactions } = await context.prefill(
     [{ role: "user", content: `${long} Who is Ada?` }],
