@@ -46,7 +46,7 @@ Deno.test("a prompt three times the cache goes through it, and generation goes o
 });
 
 Deno.test("it is what prefill and compress by hand do", async () => {
-  const tokens = storyTokens(model, 400);
+  const tokens = storyTokens(model, 380);
   const method = { method: "chunkkv", budget: 100, chunkSize: 7, window: 16 };
   using byHand = model.createContext(small);
   await byHand.prefill(tokens.subarray(0, 244));
