@@ -126,11 +126,16 @@ export function preloadLibraryPath(): string {
 /**
  * The environment variables with which a program that uses libllama compresses its KV cache.
  *
- * ```ts no-eval
+ * @example llama-server with a fifth of its cache
+ * ```ts
  * import { preloadEnvironment } from "chunkkv/llama-cpp";
  *
- * const env = preloadEnvironment({ keep: 0.2 });
- * new Deno.Command("llama-server", { args: ["-m", "model.gguf"], env }).spawn();
+ * function serve(model: string): Deno.ChildProcess {
+ *   const env = preloadEnvironment({ keep: 0.2 });
+ *   return new Deno.Command("llama-server", { args: ["-m", model], env }).spawn();
+ * }
+ *
+ * console.log(typeof serve);
  * ```
  *
  * @param settings What to do; the library checks the values itself and says on the program's stderr
