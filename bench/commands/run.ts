@@ -4,66 +4,72 @@
  * @module
  */
 import { Buffer } from "node:buffer";
-import { existsSync } from "node:fs";
-import { delimiter, join } from "node:path";
 import process from "node:process";
 import type { Command } from "commander";
-import { preloadEnvironment, type PreloadSettings } from "chunkkv/llama-cpp";
+import {
+  PRELOAD_SETTINGS,
+  preloadEnvironment,
+  type PreloadSetting,
+  type PreloadSettings,
+} from "chunkkv/llama-cpp";
+import { which } from "../../tools/process.ts";
 import { integer, UsageError } from "../usage.ts";
-
-type RunOptions = Omit<PreloadSettings, "keep"> & { keep?: number };
 
 /** Adds the command. */
 export function addRun(program: Command): void {
-  program.command("run")
+  const run = program.command("run")
     .description("start llama-server or another program that uses libllama, with compression")
     .usage("[options] -- PROGRAM [ARGS...]")
     .argument("<program>", "in PATH, or a path")
-    .argument("[args...]", "its arguments")
-    .option("--keep <FRACTION>", "fraction of the tokens to keep (default: 0.2)", fraction)
-    .option("--budget <N>", "tokens to keep, instead of a fraction", integer("--budget", 1))
-    .option("--method <NAME>", "chunkkv, snapkv, streaming_llm or full (default: chunkkv)")
-    .option("--chunk-size <N>", "tokens per chunk (default: 10)", integer("--chunk-size", 1))
-    .option("--window <N>", "observation window (default: 32)", integer("--window", 1, 64))
-    .option("--reuse <N>", "layers that share one selection (default: 1)", integer("--reuse", 1))
-    .option(
-      "--min-tokens <N>",
-      "compress prompts with more new tokens than this (default: 512)",
-      integer("--min-tokens", 0),
-    )
-    .option(
-      "--decode-budget <N>",
-      "compress to so many tokens while generating, too",
-      integer("--decode-budget", 1),
-    )
-    .option(
-      "--decode-slack <N>",
-      "tokens above that budget at which it happens (default: a quarter of it, at least 64)",
-      integer("--decode-slack", 1),
-    )
-    .option("--threads <N>", "threads of the compression itself", integer("--threads", 0))
-    .option("--log-level <LEVEL>", "silent, warn, info or debug (default: info)")
-    .option("--stats <FILE>", "append a JSON line per compaction")
-    .passThroughOptions()
-    .action(async (name: string, args: string[], options: RunOptions) => {
+    .argument("[args...]", "its arguments");
+  for (const { name, meaning, value } of PRELOAD_SETTINGS) {
+    const option = optionOf(name);
+    run.option(
+      `${option} <${name === "stats" ? "FILE" : "VALUE"}>`,
+      meaning,
+      parser(option, value),
+    );
+  }
+  run.passThroughOptions()
+    .action(async (name: string, args: string[], options: PreloadSettings) => {
       process.exitCode = await runProgram(name, args, options);
     });
 }
 
-function fraction(text: string): number {
-  const value = Number(text);
-  if (text.trim() !== "" && value > 0 && value <= 1) return value;
-  throw new UsageError(`Expected --keep to be above 0 and at most 1 but found "${text}"`);
+/** `--min-tokens` for `minTokens`. */
+function optionOf(name: string): string {
+  return `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
 }
 
-function oneOf(option: string, value: string | undefined, names: string[]): void {
-  if (value === undefined || names.includes(value)) return;
-  throw new UsageError(`Expected ${option} to be one of ${names.join(", ")} but found "${value}"`);
+function parser(option: string, value: PreloadSetting["value"]): (text: string) => unknown {
+  if (value === "text") return (text) => text;
+  if (value === "fraction") return fraction(option);
+  const [low, high] = value;
+  if (typeof low === "number" && typeof high === "number") return integer(option, low, high);
+  return oneOf(option, value as readonly string[]);
 }
 
-async function runProgram(name: string, args: string[], options: RunOptions): Promise<number> {
-  oneOf("--method", options.method, ["chunkkv", "snapkv", "streaming_llm", "full"]);
-  oneOf("--log-level", options.logLevel, ["silent", "warn", "info", "debug"]);
+function fraction(option: string): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (text.trim() !== "" && value > 0 && value <= 1) return value;
+    throw new UsageError(`Expected ${option} to be above 0 and at most 1 but found "${text}"`);
+  };
+}
+
+function oneOf(option: string, names: readonly string[]): (text: string) => string {
+  return (text) => {
+    if (names.includes(text)) return text;
+    const all = names.join(", ");
+    throw new UsageError(`Expected ${option} to be one of ${all} but found "${text}"`);
+  };
+}
+
+async function runProgram(
+  name: string,
+  args: string[],
+  options: PreloadSettings,
+): Promise<number> {
   const env = preloadEnvironment(options);
   if (await isStatic(name)) {
     console.error(
@@ -95,19 +101,11 @@ async function isStatic(name: string): Promise<boolean> {
   return bytes.subarray(0, 4).toString("latin1") === "\x7fELF" && bytes.includes("cache_k_l%d");
 }
 
-/** Finds a program the way a shell does. */
-function which(name: string): string | null {
-  const folders = name.includes("/") ? [""] : (process.env["PATH"] ?? "").split(delimiter);
-  for (const folder of folders) {
-    const path = folder ? join(folder, name) : name;
-    if (existsSync(path)) return path;
-  }
-  return null;
-}
-
 function start(name: string, args: string[], env: Record<string, string>): Deno.ChildProcess {
   try {
-    return new Deno.Command(name, { args, env, stdin: "inherit" }).spawn();
+    // Not the folder that the task runs in: paths among the arguments are the user's.
+    const cwd = process.env["INIT_CWD"] ?? Deno.cwd();
+    return new Deno.Command(name, { args, env, cwd, stdin: "inherit" }).spawn();
   } catch (cause) {
     if (!(cause instanceof Deno.errors.NotFound)) throw cause;
     throw new UsageError(`Expected a program to run but found no "${name}"`, { cause });

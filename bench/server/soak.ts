@@ -16,7 +16,7 @@ const PARALLEL = 4;
 const ARGS = ["-c", "4096", "-np", String(PARALLEL), "--kv-unified", "--cache-ram", "32"];
 
 /** Numbers from 0 to 1 that are the same in every run. */
-export function randomNumbers(seed: number): () => number {
+function randomNumbers(seed: number): () => number {
   let state = seed >>> 0;
   return () => {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0;

@@ -7,6 +7,7 @@
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import process from "node:process";
+import { METHODS } from "../../ffi/enums.ts";
 import { libraryFileName } from "../../ffi/library_path.ts";
 import { ChunkKvError } from "../../ffi/status.ts";
 
@@ -24,6 +25,8 @@ export interface PreloadSetting {
   variable: string;
   /** What it means, and its default. */
   meaning: string;
+  /** What its value is: a fraction, a whole number in a range, one of some names, or a text. */
+  value: "fraction" | "text" | readonly [low: number, high: number] | readonly string[];
 }
 
 /** What the preloaded library does; fields that are not given have the library's defaults. */
@@ -54,47 +57,81 @@ export interface PreloadSettings {
   stats?: string;
 }
 
-/** All settings: the one list that the command line, the environment and the docs share. */
+const MOST = 2 ** 31 - 1;
+
+/** All settings: the one list that the command line and the environment share. */
 export const PRELOAD_SETTINGS: readonly PreloadSetting[] = [
-  { name: "keep", variable: "CHUNKKV_KEEP", meaning: "fraction of the tokens to keep; 0.2" },
-  { name: "budget", variable: "CHUNKKV_BUDGET", meaning: "tokens to keep, instead of a fraction" },
+  {
+    name: "keep",
+    variable: "CHUNKKV_KEEP",
+    meaning: "fraction of the tokens to keep (default: 0.2)",
+    value: "fraction",
+  },
+  {
+    name: "budget",
+    variable: "CHUNKKV_BUDGET",
+    meaning: "tokens to keep, instead of a fraction",
+    value: [1, MOST],
+  },
   {
     name: "method",
     variable: "CHUNKKV_METHOD",
-    meaning: "chunkkv, snapkv, streaming_llm or full; chunkkv",
+    meaning: "chunkkv, snapkv, streaming_llm or full (default: chunkkv)",
+    value: Object.keys(METHODS),
   },
-  { name: "chunkSize", variable: "CHUNKKV_CHUNK_SIZE", meaning: "tokens per chunk; 10" },
-  { name: "window", variable: "CHUNKKV_WINDOW", meaning: "observation window, 1 to 64 tokens; 32" },
-  { name: "reuse", variable: "CHUNKKV_REUSE", meaning: "layers that share one selection; 1" },
+  {
+    name: "chunkSize",
+    variable: "CHUNKKV_CHUNK_SIZE",
+    meaning: "tokens in a chunk (default: 10)",
+    value: [1, 2 ** 20],
+  },
+  {
+    name: "window",
+    variable: "CHUNKKV_WINDOW",
+    meaning: "observation window in tokens (default: 32)",
+    value: [1, 64],
+  },
+  {
+    name: "reuse",
+    variable: "CHUNKKV_REUSE",
+    meaning: "layers that share one selection (default: 1)",
+    value: [1, 1024],
+  },
   {
     name: "minTokens",
     variable: "CHUNKKV_MIN_TOKENS",
-    meaning: "a prompt is compressed when it brings more new tokens than this; 512",
+    meaning: "compress when more new tokens than this have come (default: 512)",
+    value: [0, MOST],
   },
   {
     name: "decodeBudget",
     variable: "CHUNKKV_DECODE_BUDGET",
-    meaning: "compress to so many tokens while generating, too; off",
+    meaning: "compress to so many tokens while generating, too (default: never)",
+    value: [1, 2 ** 30 - 1],
   },
   {
     name: "decodeSlack",
     variable: "CHUNKKV_DECODE_SLACK",
-    meaning: "tokens above that budget at which it happens; a quarter of it, at least 64",
+    meaning: "tokens above that budget at which it happens (default: a quarter of it, at least 64)",
+    value: [1, 2 ** 30 - 1],
   },
   {
     name: "threads",
     variable: "CHUNKKV_THREADS",
-    meaning: "threads of the compression itself; one per core",
+    meaning: "threads of the compression itself (default: one per core)",
+    value: [0, 1024],
   },
   {
     name: "logLevel",
     variable: "CHUNKKV_LOG_LEVEL",
-    meaning: "silent, warn, info or debug; info",
+    meaning: "silent, warn, info or debug (default: info)",
+    value: ["silent", "warn", "info", "debug"],
   },
   {
     name: "stats",
     variable: "CHUNKKV_STATS",
-    meaning: "file for a JSON line per compaction; none",
+    meaning: "file to which a JSON line per compaction is appended",
+    value: "text",
   },
 ];
 

@@ -20,13 +20,28 @@ Deno.test({
 });
 
 Deno.test({
+  name: "run starts the program in the folder that the user is in",
+  ignore: !linux,
+  fn: async () => {
+    const folder = await Deno.realPath(await Deno.makeTempDir());
+    try {
+      // The task runs in the repository; deno and npm tell in INIT_CWD where it was called.
+      const run = await chunkkv(["run", "--", "pwd"], { INIT_CWD: folder });
+      assertEquals([run.code, run.stdout, run.stderr], [0, `${folder}\n`, ""]);
+    } finally {
+      await Deno.remove(folder, { recursive: true });
+    }
+  },
+});
+
+Deno.test({
   name: "run says what is wrong with its options",
   ignore: !linux,
   fn: async () => {
     const cases: [string[], string][] = [
       [["--keep", "2", "--", "sh"], 'Expected --keep to be above 0 and at most 1 but found "2"'],
       [["--window", "65", "--", "sh"], "Expected --window to be a whole number from 1 to 64"],
-      [["--method", "magic", "--", "sh"], "Expected --method to be one of chunkkv"],
+      [["--method", "magic", "--", "sh"], "Expected --method to be one of full, streaming_llm"],
       [["--", "no-such-program"], 'Expected a program to run but found no "no-such-program"'],
       [[], "missing required argument"],
     ];

@@ -13,7 +13,8 @@ typedef struct ckvl_cells {
 } ckvl_cells;
 
 // Reads the positions of a sequence's cells; *cells is to be freed. `index` has the sequence's cells
-// by index, rising, `count` of them, out of one of `streams` streams (0: however many); NULL: only `count`, `pos` and `is_shared` are filled in.
+// by index, rising, `count` of them; NULL: only `count`, `pos` and `is_shared` are filled in. The
+// cache must have `streams` streams of cells; 0: however many.
 // The engine is asked for its metadata alone, no keys or values are copied.
 ckv_status ckvl_cells_read(const ckvl_api *api, struct llama_context *ctx, llama_seq_id seq,
                            int32_t streams, const int32_t *index, int32_t count, ckvl_cells *cells,

@@ -1,8 +1,5 @@
 #include "decode.h"
 
-#include "cells.h"
-#include "quiet.h"
-#include "say.h"
 #include "settings.h"
 
 static _Thread_local ckvp_context *decoding;
@@ -71,18 +68,6 @@ static void plan(ckvp_context *context, const struct llama_batch *batch) {
   }
 }
 
-static void count_cells(ckvp_context *context, llama_seq_id seq) {
-  ckvl_cells cells;
-  ckvl_error error;
-  ckvp_quiet_begin(context->host);
-  const ckv_status status =
-      ckvl_cells_read(&context->host->api, context->ctx, seq, 0, NULL, 0, &cells, &error);
-  ckvp_quiet_end(context->host);
-  // What cannot be counted is not tried at each token.
-  context->sequences[seq].cells = status ? 0 : cells.count;
-  if (!status) ckvl_cells_free(&cells);
-}
-
 // Whether queries of this call may be needed: by the prompt's end in it or in the next one, or by a
 // generation that soon passes its budget.
 static bool may_compress(ckvp_context *context, llama_seq_id seq) {
@@ -95,7 +80,7 @@ static bool may_compress(ckvp_context *context, llama_seq_id seq) {
     return end + window - sequence->compacted > settings->min_tokens;
   }
   if (!settings->decode_budget) return false;
-  if (sequence->cells < 0) count_cells(context, seq);
+  ckvp_count_cells(context, seq);
   return sequence->cells + tokens + window >= settings->decode_budget + settings->decode_slack;
 }
 
@@ -122,6 +107,7 @@ static bool finish(ckvp_context *context, bool decoded) {
     if (sequence->run.end == 0) continue;
     const llama_pos next = sequence->run.first + tokens;
     if (sequence->is_captured) ckvl_capture_end(&sequence->capture, next, decoded);
+    if (decoded) sequence->next = next;
     if (!decoded) sequence->cells = -1;
     if (sequence->cells >= 0) sequence->cells += tokens;
     if (!decoded || !sequence->is_captured) continue;
@@ -137,6 +123,8 @@ static bool finish(ckvp_context *context, bool decoded) {
                sequence->cells >= settings->decode_budget + settings->decode_slack &&
                sequence->capture.rows >= settings->params.window) {
       ok = ckvp_compress(context, s, settings->decode_budget, true) && ok;
+      // What was refused is not tried again at each token, but after as many more.
+      if (sequence->cells > settings->decode_budget) sequence->cells = 0;
     }
   }
   return ok;

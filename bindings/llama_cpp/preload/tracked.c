@@ -14,7 +14,7 @@ static ckvp_context *contexts;  // newest first
 
 static void reset(ckvp_sequence *sequence) {
   ckvl_capture_forget(&sequence->capture);
-  sequence->tail = sequence->compacted = 0;
+  sequence->tail = sequence->compacted = sequence->next = 0;
   sequence->pending = 0;
   sequence->cells = 0;
 }
@@ -145,7 +145,11 @@ static void range(const ckvp_context *context, llama_seq_id seq, int32_t *begin,
 static void cut(ckvp_sequence *sequence, llama_pos p0) {
   ckvl_capture_rewind(&sequence->capture, p0);
   sequence->pending = 0;
-  sequence->cells = -1;
+  // From the tail on each position has a cell.
+  const llama_pos removed = sequence->next > p0 ? sequence->next - p0 : 0;
+  sequence->next -= removed;
+  sequence->cells =
+      p0 >= sequence->tail && sequence->cells >= removed ? sequence->cells - removed : -1;
   if (sequence->tail > p0) sequence->tail = p0;
   if (sequence->compacted > p0) sequence->compacted = p0;
 }
@@ -175,6 +179,7 @@ void ckvp_note_copied(ckvp_context *context, llama_seq_id from, llama_seq_id to)
   reset(target);
   target->tail = source->tail;
   target->compacted = source->compacted;
+  target->next = source->next;
   target->cells = -1;
 }
 
@@ -197,6 +202,7 @@ void ckvp_note_moved(ckvp_context *context, llama_seq_id seq, llama_pos p0, llam
     ckvl_capture_forget(&sequence->capture);
     sequence->tail = moved(sequence->tail, p0, p1, delta);
     sequence->compacted = moved(sequence->compacted, p0, p1, delta);
+    sequence->next = moved(sequence->next, p0, p1, delta);
   }
 }
 
@@ -207,16 +213,32 @@ void ckvp_note_divided(ckvp_context *context, llama_seq_id seq) {
   }
 }
 
-static void read_positions(ckvp_context *context, llama_seq_id seq) {
-  ckvp_sequence *sequence = &context->sequences[seq];
-  ckvl_cells cells;
+// False: they cannot be read. *cells is to be freed.
+static bool read_cells(const ckvp_context *context, llama_seq_id seq, ckvl_cells *cells) {
   ckvl_error error;
   ckvp_quiet_begin(context->host);
   const ckv_status status =
-      ckvl_cells_read(&context->host->api, context->ctx, seq, 0, NULL, 0, &cells, &error);
+      ckvl_cells_read(&context->host->api, context->ctx, seq, 0, NULL, 0, cells, &error);
   ckvp_quiet_end(context->host);
-  if (status) return;
+  return status == CKV_OK;
+}
+
+void ckvp_count_cells(ckvp_context *context, llama_seq_id seq) {
+  ckvp_sequence *sequence = &context->sequences[seq];
+  ckvl_cells cells;
+  if (sequence->cells >= 0) return;
+  sequence->cells = 0;
+  if (!read_cells(context, seq, &cells)) return;
   sequence->cells = cells.count;
+  ckvl_cells_free(&cells);
+}
+
+static void read_positions(ckvp_context *context, llama_seq_id seq) {
+  ckvp_sequence *sequence = &context->sequences[seq];
+  ckvl_cells cells;
+  if (!read_cells(context, seq, &cells)) return;
+  sequence->cells = cells.count;
+  sequence->next = cells.count > 0 ? cells.pos[cells.count - 1] + 1 : 0;
   int32_t first = cells.count;
   while (first > 1 && cells.pos[first - 1] == cells.pos[first - 2] + 1) first--;
   // Positions that are missing in front of all others are no gap: a shift may have dropped them.

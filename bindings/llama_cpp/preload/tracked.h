@@ -12,6 +12,7 @@ typedef struct ckvp_sequence {
   llama_pos tail;       // from here on every position is there; 0: nothing was compacted
   llama_pos compacted;  // position after the newest token of the last compaction
   int32_t pending;      // prompt tokens decoded since the last output
+  llama_pos next;       // position after the newest token that was decoded
   int32_t cells;        // that it has; -1: not known
   // Of the decode call that runs.
   ckvl_run run;      // end 0: it has no tokens in the batch
@@ -52,6 +53,9 @@ void ckvp_untrack(const struct llama_context *ctx);
 // True if the model of another context is larger, or equally large and known for longer: then this
 // one drafts for it.
 bool ckvp_is_draft(const ckvp_context *context);
+
+// Makes sure that the number of the sequence's cells is known; 0 if it cannot be.
+void ckvp_count_cells(ckvp_context *context, llama_seq_id seq);
 
 // What the host does to sequences; `seq` -1: to all.
 void ckvp_note_removed(ckvp_context *context, llama_seq_id seq, llama_pos p0, llama_pos p1);
