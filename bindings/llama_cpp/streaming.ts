@@ -107,13 +107,7 @@ export async function stream(
 function makePlan(context: ContextHandle, sequence: number, options: StreamingOptions): Plan {
   const cells = context.info.context_size;
   const { reserve = Math.floor(cells / 16), budget = Math.floor(cells / 2), ...rest } = options;
-  const { keep } = options as CompressOptions;
   checkSequence(sequence);
-  check(
-    keep === undefined,
-    "one of budget and keep, which is for prompts that fit,",
-    `keep ${keep}`,
-  );
   checkInteger("reserve", reserve, 0);
   checkInteger("budget", budget, 1);
   const { method = "chunkkv" } = rest;
