@@ -25,53 +25,73 @@ function median(values: number[]): number {
   return sorted[Math.floor(sorted.length / 2)] ?? NaN;
 }
 
-/** Starts both servers, stopped in turn by a signal so that only one computes: A B A B. */
+function mean(values: number[]): number {
+  return values.reduce((sum, value) => sum + value, 0) / values.length;
+}
+
+/**
+ * Answers of servers that take turns, so that only one computes at a time; the order is turned round
+ * each time. One row of answers per server.
+ */
 async function inTurns(
-  stock: ServerOptions,
-  preloaded: ServerOptions,
+  options: ServerOptions[],
   rounds: number,
   ask: (server: Server, round: number) => Promise<Completion>,
-): Promise<[Completion[], Completion[]]> {
-  await using a = await Server.start({ threads: THREADS, ...stock });
-  await using b = await Server.start({ threads: THREADS, ...preloaded });
-  const answers: [Completion[], Completion[]] = [[], []];
+): Promise<Completion[][]> {
+  await using stack = new AsyncDisposableStack();
+  const servers: Server[] = [];
+  for (const one of options) {
+    servers.push(stack.use(await Server.start({ threads: THREADS, ...one })));
+  }
+  const answers: Completion[][] = servers.map(() => []);
   for (let round = 0; round < rounds; round++) {
-    answers[0].push(await ask(a, round));
-    answers[1].push(await ask(b, round));
+    const order = [...servers.keys()];
+    for (const i of round % 2 === 0 ? order : order.reverse()) {
+      answers[i]?.push(await ask(servers[i]!, round));
+    }
   }
   return answers;
 }
 
-/** The library loaded, its hooks at work, nothing compressed. */
+/**
+ * The library loaded, its hooks at work, nothing compressed. Four servers of each kind, for equal ones
+ * differ by percents, too: the last rows show the slowest stock server against the fastest.
+ */
 async function overhead(): Promise<Row[]> {
   const args = ["-c", "4096", "-np", "1", "--cache-ram", "0"];
-  const [stock, preloaded] = await inTurns(
-    { args },
-    { args, preload: { keep: 1 } },
-    7,
+  const kinds = [{ args }, { args, preload: { keep: 1 } }];
+  const answers = await inTurns(
+    Array.from({ length: 8 }, (_, i) => kinds[(i + (i >> 1)) % 2]!),
+    4,
     (server, round) =>
       server.complete(storyText(5200, 100 * round), { n_predict: 128, ignore_eos: true }),
   );
-  return [
-    {
-      what: "prefill tok/s, nothing compressed",
-      stock: median(stock.map((one) => one.promptPerSecond)),
-      preloaded: median(preloaded.map((one) => one.promptPerSecond)),
-    },
-    {
-      what: "decode tok/s, nothing compressed",
-      stock: median(stock.map((one) => one.tokensPerSecond)),
-      preloaded: median(preloaded.map((one) => one.tokensPerSecond)),
-    },
-  ];
+  const isStock = (i: number) => (i + (i >> 1)) % 2 === 0;
+  return (["promptPerSecond", "tokensPerSecond"] as const).flatMap((key) => {
+    const what = key === "promptPerSecond" ? "prefill" : "decode";
+    const speeds = (stock: boolean) =>
+      answers.filter((_, i) => isStock(i) === stock).map((one) => median(one.map((a) => a[key])));
+    const stock = speeds(true);
+    return [
+      {
+        what: `${what} tok/s, nothing compressed`,
+        stock: mean(stock),
+        preloaded: mean(speeds(false)),
+      },
+      {
+        what: `${what} tok/s, stock: fastest, slowest`,
+        stock: Math.max(...stock),
+        preloaded: Math.min(...stock),
+      },
+    ];
+  });
 }
 
 /** A prompt of some 6,000 tokens, a tenth of it kept. */
 async function decode(): Promise<Row[]> {
   const args = ["-c", "8192", "-np", "1", "--cache-ram", "0"];
-  const [stock, preloaded] = await inTurns(
-    { args },
-    { args, preload: { keep: 0.1 } },
+  const [stock = [], preloaded = []] = await inTurns(
+    [{ args }, { args, preload: { keep: 0.1 } }],
     1,
     (server) => server.complete(storyText(23_500), { n_predict: 128, ignore_eos: true }),
   );
