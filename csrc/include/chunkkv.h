@@ -274,7 +274,10 @@ CKV_API ckv_status ckv_select(ckv_context *context, const ckv_params *params,
                               const ckv_scores *scores, ckv_kept *kept);
 
 // Moves row kept[i] to row i, for i in ascending order. dst NULL or equal to src: in place.
-// Otherwise dst has the same dtype, head_dim, heads and batch, and must not overlap src.
+// Otherwise dst has the same dtype, head_dim, heads and batch, and is memory apart from src, or
+// the same paged pool with other blocks: blocks that another sequence shares are read, not written.
+// Sequence b has lens[b] tokens afterwards; in place, its blocks from entry
+// ceil(lens[b] / block_size) on are free, and with dst all of src's are.
 CKV_API ckv_status ckv_compact(ckv_context *context, const ckv_kv_view *src, const ckv_kv_view *dst,
                                const ckv_kept *kept);
 

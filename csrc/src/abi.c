@@ -167,11 +167,8 @@ static ckv_status check_destination(ckv_context *ctx, const ckv_kv_view *src,
                     ckv_dtype_name(dst->dtype), dst->head_dim, dst->num_kv_heads, dst->batch,
                     ckv_dtype_name(src->dtype), src->head_dim, src->num_kv_heads, src->batch);
   }
-  const uintptr_t from = (uintptr_t)src->data, to = (uintptr_t)dst->data;
-  if (from < to + (uintptr_t)dst->size_bytes && to < from + (uintptr_t)src->size_bytes) {
-    return ckv_fail(ctx, CKV_ERROR_INVALID_ARGUMENT,
-                    "Expected dst apart from src, or dst = NULL for in place, but found overlap");
-  }
+  const ckv_status apart = ckv_check_apart(ctx, src, dst);
+  if (apart) return apart;
   for (int32_t b = 0; b < dst->batch; b++) {
     if (kept->lens[b] > ckv_kv_len(dst, b)) {
       return ckv_fail(ctx, CKV_ERROR_INVALID_ARGUMENT,

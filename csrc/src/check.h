@@ -19,6 +19,9 @@ ckv_status ckv_check_kv(ckv_context *ctx, const char *name, const ckv_kv_view *v
 // Also that every block is in the table once: shared blocks are never written.
 ckv_status ckv_check_kv_writable(ckv_context *ctx, const char *name, const ckv_kv_view *view);
 
+// That nothing is written that src reads: memory apart, or other blocks of one pool. Both checked.
+ckv_status ckv_check_apart(ckv_context *ctx, const ckv_kv_view *src, const ckv_kv_view *dst);
+
 ckv_status ckv_check_queries(ckv_context *ctx, const ckv_params *params,
                              const ckv_query_view *queries, const ckv_kv_view *keys);
 ckv_status ckv_check_scores(ckv_context *ctx, const ckv_params *params, const ckv_scores *scores);

@@ -10,6 +10,11 @@ static inline int32_t ckv_kv_len(const ckv_kv_view *view, int32_t b) {
   return view->kv_lens ? view->kv_lens[b] : view->kv_len;
 }
 
+// Blocks that hold the tokens of sequence b of a paged view.
+static inline int64_t ckv_blocks_of(const ckv_kv_view *view, int32_t b) {
+  return ((int64_t)ckv_kv_len(view, b) + view->block_size - 1) / view->block_size;
+}
+
 // Byte offset of token t of sequence b, head 0. The view has been checked.
 static inline int64_t ckv_token_offset(const ckv_kv_view *view, int32_t b, int32_t t) {
   if (view->block_size == 0) return b * view->stride_batch + t * view->stride_token;

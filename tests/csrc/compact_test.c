@@ -106,6 +106,89 @@ static void test_copy(void) {
   CHECK(same, "one run, forwards");
 }
 
+// A pool of fused pages [block, head, token, K | V]: keys at its start, values a row further.
+static void fused_pool(layout *l, int32_t num_blocks) {
+  ckv_kv_view *v = &l->view;
+  const int64_t row = ckv_row_bytes(v->dtype, v->head_dim);
+  v->num_blocks = num_blocks;
+  v->max_blocks = (v->kv_len + v->block_size - 1) / v->block_size;
+  v->stride_token = 2 * row;
+  v->stride_head = v->block_size * v->stride_token;
+  v->stride_block = v->num_kv_heads * v->stride_head;
+  v->size_bytes = num_blocks * v->stride_block;
+  v->block_table = l->table;
+  v->kv_lens = l->lens;
+  v->data = moved;
+}
+
+static int32_t blocks_of(const ckv_kv_view *v, int32_t b) {
+  return (v->kv_lens[b] + v->block_size - 1) / v->block_size;
+}
+
+// Keys and values of fused pages, in place or out to other blocks of the same pool; all bytes of
+// the pool are compared with the rows moved one by one.
+static void test_pool(ckv_context *context, int round) {
+  static int32_t indices[3 * 4 * 130], lens[3];
+  static layout from, to;
+  random_shape(&from, 130);
+  from.view.block_size = test_int(1, 20);
+  const int32_t most = (from.view.kv_len + from.view.block_size - 1) / from.view.block_size;
+  const int32_t dealt = from.view.batch * most, num_blocks = 2 * dealt + test_int(0, 3);
+  fused_pool(&from, num_blocks);
+  ckv_kv_view *v = &from.view;
+  static int32_t deck[MAX_BLOCKS];
+  for (int32_t i = 0; i < num_blocks; i++) {
+    const int32_t j = test_int(0, i);
+    deck[i] = deck[j];
+    deck[j] = i;
+  }
+  memcpy(from.table, deck, sizeof(int32_t) * (size_t)dealt);
+  ckv_kept kept = {sizeof kept, v->batch, test_int(0, 1) ? 1 : v->num_kv_heads, 130, indices, lens};
+  random_kept(v, &kept, test_int(0, 1) ? 1 : test_int(2, 20));
+  const int out = test_int(0, 1);
+  to = from;
+  to.view.block_table = to.table;
+  to.view.kv_lens = to.lens;
+  if (out) {
+    memcpy(to.table, deck + dealt, sizeof(int32_t) * (size_t)dealt);
+    for (int32_t b = 0; b < v->batch; b++) to.lens[b] = lens[b];
+    // What is copied out may be shared: the sequences begin with the same block.
+    for (int32_t b = 1; b < v->batch; b++) from.table[b * most] = from.table[0];
+  }
+  for (int64_t i = 0; i < v->size_bytes; i++) original[i] = (unsigned char)test_random();
+  memcpy(moved, original, (size_t)v->size_bytes);
+  memcpy(destination, original, (size_t)v->size_bytes);
+
+  const int64_t row = ckv_row_bytes(v->dtype, v->head_dim);
+  for (int part = 0; part < 2; part++) {
+    ckv_kv_view source = *v, target = to.view;
+    source.data = target.data = moved + part * row;
+    source.size_bytes = target.size_bytes = v->size_bytes - part * row;
+    CHECK(ckv_compact(context, &source, out ? &target : NULL, &kept) == CKV_OK, "%s",
+          ckv_context_error(context));
+    for (int32_t b = 0; b < v->batch; b++) {
+      for (int32_t h = 0; h < v->num_kv_heads; h++) {
+        const int32_t set = b * kept.num_heads + (kept.num_heads > 1 ? h : 0);
+        for (int32_t i = 0; i < lens[b]; i++) {
+          const int32_t index = indices[set * kept.capacity + i];
+          memcpy(destination + part * row + offset_of(out ? &to.view : v, b, h, i),
+                 original + part * row + offset_of(v, b, h, index), (size_t)row);
+        }
+      }
+    }
+  }
+  CHECK(memcmp(moved, destination, (size_t)v->size_bytes) == 0, "%s in a pool, round %d",
+        out ? "out" : "in place", round);
+
+  // One block on both sides: refused, whoever reads it, and no byte moves.
+  const int32_t reader = test_int(0, v->batch - 1), writer = test_int(0, v->batch - 1);
+  if (!out || blocks_of(v, reader) == 0 || blocks_of(&to.view, writer) == 0) return;
+  const int32_t read = from.table[reader * most + test_int(0, blocks_of(v, reader) - 1)];
+  to.table[writer * most + test_int(0, blocks_of(&to.view, writer) - 1)] = read;
+  CHECK(ckv_compact(context, v, &to.view, &kept) == CKV_ERROR_INVALID_ARGUMENT, "round %d", round);
+  CHECK(memcmp(moved, destination, (size_t)v->size_bytes) == 0, "refused, round %d", round);
+}
+
 int main(void) {
   test_begin("compact");
   static int32_t indices[3 * 4 * MAX_LEN], lens[3];
@@ -157,6 +240,7 @@ int main(void) {
     int outside = 1;
     for (int64_t i = 0; i < v->size_bytes; i++) outside &= touched[i] || moved[i] == original[i];
     CHECK(outside, "bytes outside the first rows stay, round %d", round);
+    test_pool(context, round);
     ckv_context_free(context);
   }
   test_copy();
