@@ -5,7 +5,7 @@
  */
 
 /** `CKV_ABI_VERSION` that this package was written for. */
-export const ABI_VERSION = 1;
+export const ABI_VERSION = 2;
 
 /** `ckv_dtype`: element types of queries, keys and values. */
 export const DTYPES = { f32: 0, f16: 1, bf16: 2, q8_0: 3, q4_0: 4, f8_e4m3: 5 } as const;
@@ -32,6 +32,9 @@ export const CHUNK_REDUCES = { sum: 0, mean: 1, max: 2 } as const;
 
 /** `ckv_fill`: what happens to the budget that whole chunks leave over. */
 export const FILLS = { exact: 0, none: 1 } as const;
+
+/** `ckv_copy_kind`: which way `ckv_device_copy` copies. */
+export const COPY_KINDS = { to_device: 0, to_host: 1, on_device: 2 } as const;
 
 /**
  * Element type of a view. `q8_0` and `q4_0` are ggml's: 32 elements in 34 and 18 bytes; `f8_e4m3`

@@ -24,7 +24,7 @@ export interface Step {
   /** The function. */
   name: "ckv_score" | "ckv_chunk_scores" | "ckv_select" | "ckv_compact" | "ckv_compress";
   /** Its arguments after the context. */
-  args: (Uint8Array<ArrayBuffer> | Float32Array<ArrayBuffer> | number | bigint | null)[];
+  args: (Uint8Array<ArrayBuffer> | Deno.PointerValue | number | bigint)[];
 }
 
 /** Native calls in order, then a result. */
@@ -124,9 +124,10 @@ export function* chunkScoreSteps(
   const chunksOf = (tokens: number) => Math.ceil(Math.max(tokens - window, 0) / chunkSize);
   const maxChunks = chunksOf(scores.kvLen);
   const data = new Float32Array(scores.batch * maxChunks);
+  const address = Deno.UnsafePointer.create(held.address(data));
   yield {
     name: "ckv_chunk_scores",
-    args: [packParams(method, 1), packScores(scores, held), data, BigInt(data.length)],
+    args: [packParams(method, 1), packScores(scores, held), address, BigInt(data.length)],
   };
   return Array.from({ length: scores.batch }, (_, b) => {
     const begin = b * maxChunks;

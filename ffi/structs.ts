@@ -134,6 +134,8 @@ export const CONTEXT_PARAMS = struct("ckv_context_params", [
   ["struct_size", "u32"],
   ["num_threads", "i32"],
   ["isa", "i32"],
+  ["device", "i32"],
+  ["device_index", "i32"],
   ["reserved", "i32"],
 ]);
 

@@ -1,8 +1,8 @@
 /**
  * The functions of `chunkkv.h`, in its order. A test compares every line with the header.
  *
- * Pointers to structs and arrays are `buffer`, handles and texts are `pointer`. The `_async` twins
- * run on another thread (`nonblocking`).
+ * Pointers to structs and results are `buffer`; handles, texts and memory that may be a device's are
+ * `pointer`. The `_async` twins run on another thread (`nonblocking`).
  *
  * @module
  */
@@ -23,7 +23,7 @@ const CHUNK_SCORES = {
     /* ckv_context *context */ "pointer",
     /* const ckv_params *params */ "buffer",
     /* const ckv_scores *scores */ "buffer",
-    /* float *chunk_scores */ "buffer",
+    /* float *chunk_scores */ "pointer",
     /* int64_t count */ "i64",
   ],
   result: "i32",
@@ -60,6 +60,22 @@ const COMPRESS = {
   result: "i32",
 } as const;
 
+const FINISH = {
+  parameters: [/* ckv_context *context */ "pointer"],
+  result: "i32",
+} as const;
+
+const COPY = {
+  parameters: [
+    /* ckv_context *context */ "pointer",
+    /* void *to */ "pointer",
+    /* const void *from */ "pointer",
+    /* int64_t bytes */ "i64",
+    /* int32_t kind */ "i32",
+  ],
+  result: "i32",
+} as const;
+
 /** The symbol table of libchunkkv. */
 export const symbols = {
   ckv_abi_version: { parameters: [], result: "u32" },
@@ -72,6 +88,16 @@ export const symbols = {
   ckv_row_bytes: {
     parameters: [/* int32_t dtype */ "i32", /* int32_t elements */ "i32"],
     result: "i64",
+  },
+
+  ckv_device_describe: {
+    parameters: [
+      /* int32_t device */ "i32",
+      /* int32_t index */ "i32",
+      /* char *text */ "buffer",
+      /* int64_t bytes */ "i64",
+    ],
+    result: "i32",
   },
 
   ckv_context_default_params: {
@@ -96,6 +122,37 @@ export const symbols = {
     result: "i32",
   },
 
+  ckv_context_device: { parameters: [/* const ckv_context *context */ "pointer"], result: "i32" },
+
+  ckv_context_set_stream: {
+    parameters: [/* ckv_context *context */ "pointer", /* void *stream */ "pointer"],
+    result: "i32",
+  },
+  ckv_context_set_workspace: {
+    parameters: [
+      /* ckv_context *context */ "pointer",
+      /* void *memory */ "pointer",
+      /* int64_t bytes */ "i64",
+    ],
+    result: "i32",
+  },
+  ckv_context_finish: FINISH,
+  ckv_context_finish_async: { name: "ckv_context_finish", nonblocking: true, ...FINISH },
+  ckv_device_alloc: {
+    parameters: [
+      /* ckv_context *context */ "pointer",
+      /* int64_t bytes */ "i64",
+      /* void **memory */ "buffer",
+    ],
+    result: "i32",
+  },
+  ckv_device_free: {
+    parameters: [/* ckv_context *context */ "pointer", /* void *memory */ "pointer"],
+    result: "i32",
+  },
+  ckv_device_copy: COPY,
+  ckv_device_copy_async: { name: "ckv_device_copy", nonblocking: true, ...COPY },
+
   ckv_default_params: { parameters: [/* ckv_params *params */ "buffer"], result: "void" },
   ckv_budget_for: {
     parameters: [/* double keep */ "f64", /* int32_t kv_len */ "i32"],
@@ -114,6 +171,16 @@ export const symbols = {
     result: "i32",
   },
 
+  ckv_workspace_size: {
+    parameters: [
+      /* ckv_context *context */ "pointer",
+      /* const ckv_params *params */ "buffer",
+      /* const ckv_layer *layers */ "buffer",
+      /* int32_t num_layers */ "i32",
+      /* int64_t *bytes */ "buffer",
+    ],
+    result: "i32",
+  },
   ckv_score: SCORE,
   ckv_score_async: { name: "ckv_score", nonblocking: true, ...SCORE },
   ckv_chunk_scores: CHUNK_SCORES,

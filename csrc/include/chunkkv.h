@@ -16,6 +16,17 @@
 // - The library keeps no pointer that it was handed after the call returns.
 // - Structs start with struct_size = sizeof(the struct); ckv_*_default_params fills it in.
 // - Sizes are counts of elements unless the name says bytes; strides are always bytes.
+//
+// A context of CKV_CUDA works on device memory and queues its work; what differs from the CPU:
+// - Everything that a view, scores or kept point to is device memory: data, log_sum_exp, kv_lens,
+//   block_table, indices, lens. It stays in place until the queued work is done.
+// - A stage returns when its work is queued on the context's stream. What only device memory can
+//   tell (NaN, a block table entry or an index out of range) is found by kernels: no stage after
+//   that moves a row, and ckv_context_finish says what it was.
+// - kv_lens of all layers of ckv_compress are one array. Blocks that are written appear once in a
+//   block table, and not among the blocks that are read: nobody checks.
+// - With a workspace that the caller has set, a stage neither allocates nor waits, so that a CUDA
+//   graph can capture it. Without one the context has its own, which grows when a stage needs more.
 #ifndef CHUNKKV_H
 #define CHUNKKV_H
 
@@ -36,7 +47,7 @@ extern "C" {
 #endif
 
 // Raised whenever a struct or a function changes in a way that old callers would notice.
-#define CKV_ABI_VERSION 1
+#define CKV_ABI_VERSION 2
 
 typedef enum ckv_status {
   CKV_OK = 0,
@@ -198,12 +209,20 @@ typedef struct ckv_layer {
 
 typedef struct ckv_context_params {
   uint32_t struct_size;
-  int32_t num_threads;  // 0: one per core that this process may use
-  int32_t isa;          // ckv_isa; CKV_ISA_BEST: the best that this CPU runs
+  int32_t num_threads;   // 0: one per core that this process may use
+  int32_t isa;           // ckv_isa; CKV_ISA_BEST: the best that this CPU runs
+  int32_t device;        // ckv_device: where views lie and work is done
+  int32_t device_index;  // which CUDA device; 0 on the CPU
   int32_t reserved;
 } ckv_context_params;
 
 typedef struct ckv_context ckv_context;
+
+typedef enum ckv_copy_kind {
+  CKV_COPY_TO_DEVICE = 0,
+  CKV_COPY_TO_HOST = 1,
+  CKV_COPY_ON_DEVICE = 2,
+} ckv_copy_kind;
 
 // ---- The library itself -------------------------------------------------------------------------
 
@@ -221,11 +240,17 @@ CKV_API int32_t ckv_isa_usable(int32_t isa);  // 1: built in and this CPU runs i
 // Bytes of one row of `elements` elements, or -1 if the dtype is unknown or does not divide.
 CKV_API int64_t ckv_row_bytes(int32_t dtype, int32_t elements);
 
+// What a device is, for people: "NVIDIA H100 80GB HBM3, 79.2 GiB, compute capability 9.0, ...". If it
+// cannot be used, the text says why. `bytes` are writable at `text`; 256 are enough for any.
+// CKV_ERROR_UNSUPPORTED: no library for it, no driver, no device; CKV_ERROR_INVALID_ARGUMENT: index.
+CKV_API ckv_status ckv_device_describe(int32_t device, int32_t index, char *text, int64_t bytes);
+
 // ---- Context ------------------------------------------------------------------------------------
 
 CKV_API void ckv_context_default_params(ckv_context_params *params);
 
-// On success *context is owned by the caller and freed with ckv_context_free.
+// On success *context is owned by the caller and freed with ckv_context_free. Why a device cannot be
+// used: ckv_device_describe. num_threads and isa mean nothing to a context of CKV_CUDA.
 CKV_API ckv_status ckv_context_create(const ckv_context_params *params, ckv_context **context);
 CKV_API void ckv_context_free(ckv_context *context);  // NULL is fine
 
@@ -234,6 +259,31 @@ CKV_API void ckv_context_free(ckv_context *context);  // NULL is fine
 CKV_API const char *ckv_context_error(const ckv_context *context);
 CKV_API int32_t ckv_context_isa(const ckv_context *context);
 CKV_API int32_t ckv_context_num_threads(const ckv_context *context);
+CKV_API int32_t ckv_context_device(const ckv_context *context);
+
+// ---- Devices: these calls need a context of CKV_CUDA, except ckv_context_finish -----------------
+
+// The cudaStream_t that work is queued on from now on; NULL: the default stream. Work that is
+// queued on the old one goes on; the caller puts the two in order.
+CKV_API ckv_status ckv_context_set_stream(ckv_context *context, void *stream);
+
+// Device memory, 256-byte aligned, that stages work in until another is set; its first bytes are
+// cleared on the stream. The caller keeps it until the queued work is done. memory NULL and bytes 0:
+// the context's own again.
+CKV_API ckv_status ckv_context_set_workspace(ckv_context *context, void *memory, int64_t bytes);
+
+// Waits until all queued work is done and says what kernels found since the last time. On the CPU
+// there is nothing to wait for.
+CKV_API ckv_status ckv_context_finish(ckv_context *context);
+
+// Memory of the context's device, for hosts without a CUDA runtime of their own. Freeing waits for
+// the device; NULL is fine.
+CKV_API ckv_status ckv_device_alloc(ckv_context *context, int64_t bytes, void **memory);
+CKV_API ckv_status ckv_device_free(ckv_context *context, void *memory);
+
+// kind: ckv_copy_kind. In the stream's order; to and from the host it waits until the copy is made.
+CKV_API ckv_status ckv_device_copy(ckv_context *context, void *to, const void *from, int64_t bytes,
+                                   int32_t kind);
 
 // ---- Settings -----------------------------------------------------------------------------------
 
@@ -251,6 +301,12 @@ CKV_API int32_t ckv_kept_heads(const ckv_params *params, int32_t num_kv_heads);
 
 // The most indices that a sequence of kv_len tokens can keep.
 CKV_API int32_t ckv_kept_capacity(const ckv_params *params, int32_t kv_len);
+
+// Bytes of workspace that any of the stages below, ckv_compress among them, needs for these layers:
+// their sizes count, what they point to is not read, so that pointers may still be missing. 0 on the
+// CPU, which has its own.
+CKV_API ckv_status ckv_workspace_size(ckv_context *context, const ckv_params *params,
+                                      const ckv_layer *layers, int32_t num_layers, int64_t *bytes);
 
 // ---- Stages -------------------------------------------------------------------------------------
 

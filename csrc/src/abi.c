@@ -4,6 +4,8 @@
 #include "check.h"
 #include "compact/compact.h"
 #include "compress.h"
+#include "cuda/stages.h"
+#include "enter.h"
 #include "kv_view.h"
 #include "score/score.h"
 #include "select/chunk_scores.h"
@@ -46,26 +48,6 @@ void ckv_default_params(ckv_params *params) {
   };
 }
 
-static ckv_status enter(ckv_context *ctx) {
-  if (!ctx) return CKV_ERROR_INVALID_ARGUMENT;
-  if (atomic_flag_test_and_set_explicit(&ctx->busy, memory_order_acquire)) return CKV_ERROR_BUSY;
-  ctx->error[0] = '\0';
-  return CKV_OK;
-}
-
-static ckv_status leave(ckv_context *ctx, ckv_status status) {
-  atomic_flag_clear_explicit(&ctx->busy, memory_order_release);
-  return status;
-}
-
-// One stage = one checked function; the context is taken around it.
-#define STAGE(ctx, call)                   \
-  do {                                     \
-    const ckv_status entered = enter(ctx); \
-    if (entered) return entered;           \
-    return leave(ctx, call);               \
-  } while (0)
-
 ckv_status ckv_score_checked(ckv_context *ctx, const ckv_params *params,
                              const ckv_query_view *queries, const ckv_kv_view *keys,
                              ckv_scores *scores) {
@@ -87,6 +69,7 @@ ckv_status ckv_score_checked(ckv_context *ctx, const ckv_params *params,
                     keys->kv_len, scores->batch, scores->num_heads, scores->kv_len);
   }
   if (keys->batch == 0 || keys->kv_len == 0) return CKV_OK;
+  if (ctx->device == CKV_CUDA) return ckv_queue_score(ctx, params, queries, keys, scores);
   int64_t count;
   if (__builtin_mul_overflow((int64_t)keys->batch * keys->num_kv_heads, keys->kv_len, &count) ||
       count > INT64_MAX / (int64_t)sizeof(float)) {
@@ -101,7 +84,7 @@ ckv_status ckv_score_checked(ckv_context *ctx, const ckv_params *params,
 
 ckv_status ckv_score(ckv_context *context, const ckv_params *params, const ckv_query_view *queries,
                      const ckv_kv_view *keys, ckv_scores *scores) {
-  STAGE(context, ckv_score_checked(context, params, queries, keys, scores));
+  CKV_ENTRY(context, ckv_score_checked(context, params, queries, keys, scores));
 }
 
 static ckv_status chunk_scores_checked(ckv_context *ctx, const ckv_params *params,
@@ -122,6 +105,10 @@ static ckv_status chunk_scores_checked(ckv_context *ctx, const ckv_params *param
                     "Expected room for %lld chunk scores but found %lld",
                     (long long)(scores->batch * max_chunks), chunk_scores ? (long long)count : 0LL);
   }
+  if (ctx->device == CKV_CUDA) {
+    if (scores->batch * max_chunks == 0) return CKV_OK;
+    return ckv_queue_chunk_scores(ctx, params, scores, chunk_scores);
+  }
   for (int32_t b = 0; b < scores->batch; b++) {
     const int32_t n = scores->kv_lens ? scores->kv_lens[b] : scores->kv_len;
     float *row = chunk_scores + b * max_chunks;
@@ -136,7 +123,7 @@ static ckv_status chunk_scores_checked(ckv_context *ctx, const ckv_params *param
 
 ckv_status ckv_chunk_scores(ckv_context *context, const ckv_params *params,
                             const ckv_scores *scores, float *chunk_scores, int64_t count) {
-  STAGE(context, chunk_scores_checked(context, params, scores, chunk_scores, count));
+  CKV_ENTRY(context, chunk_scores_checked(context, params, scores, chunk_scores, count));
 }
 
 static ckv_status select_checked(ckv_context *ctx, const ckv_params *params,
@@ -146,12 +133,14 @@ static ckv_status select_checked(ckv_context *ctx, const ckv_params *params,
   if (status) return status;
   status = ckv_check_kept(ctx, kept, scores->batch, ckv_kept_heads(params, scores->num_heads),
                           ckv_kept_capacity(params, scores->kv_len));
-  return status ? status : ckv_select_kept(ctx, params, scores, kept);
+  if (status || scores->batch == 0) return status;
+  if (ctx->device == CKV_CUDA) return ckv_queue_select(ctx, params, scores, kept);
+  return ckv_select_kept(ctx, params, scores, kept);
 }
 
 ckv_status ckv_select(ckv_context *context, const ckv_params *params, const ckv_scores *scores,
                       ckv_kept *kept) {
-  STAGE(context, select_checked(context, params, scores, kept));
+  CKV_ENTRY(context, select_checked(context, params, scores, kept));
 }
 
 // The two views hold rows of one kind, and the copy cannot run over its own source.
@@ -168,7 +157,7 @@ static ckv_status check_destination(ckv_context *ctx, const ckv_kv_view *src,
                     ckv_dtype_name(src->dtype), src->head_dim, src->num_kv_heads, src->batch);
   }
   const ckv_status apart = ckv_check_apart(ctx, src, dst);
-  if (apart) return apart;
+  if (apart || ctx->device == CKV_CUDA) return apart;
   for (int32_t b = 0; b < dst->batch; b++) {
     if (kept->lens[b] > ckv_kv_len(dst, b)) {
       return ckv_fail(ctx, CKV_ERROR_INVALID_ARGUMENT,
@@ -187,17 +176,25 @@ static ckv_status compact_checked(ckv_context *ctx, const ckv_kv_view *src, cons
   if (status) return status;
   const bool per_head = kept && kept->num_heads > 1;
   status = ckv_check_kept(ctx, kept, src->batch, per_head ? src->num_kv_heads : 1, 0);
-  if (!status) status = ckv_check_kept_indices(ctx, kept, src);
+  if (!status && ctx->device == CKV_CPU) status = ckv_check_kept_indices(ctx, kept, src);
   if (!status && !in_place) status = check_destination(ctx, src, dst, kept);
-  return status ? status : ckv_compact_rows(ctx, src, in_place ? src : dst, kept);
+  if (status) return status;
+  if (ctx->device == CKV_CPU) return ckv_compact_rows(ctx, src, in_place ? src : dst, kept);
+  if (src->batch == 0 || src->kv_len == 0 || kept->capacity == 0) return CKV_OK;
+  return ckv_queue_compact(ctx, src, in_place ? src : dst, kept);
 }
 
 ckv_status ckv_compact(ckv_context *context, const ckv_kv_view *src, const ckv_kv_view *dst,
                        const ckv_kept *kept) {
-  STAGE(context, compact_checked(context, src, dst, kept));
+  CKV_ENTRY(context, compact_checked(context, src, dst, kept));
+}
+
+ckv_status ckv_workspace_size(ckv_context *context, const ckv_params *params,
+                              const ckv_layer *layers, int32_t num_layers, int64_t *bytes) {
+  CKV_ENTRY(context, ckv_workspace_of_layers(context, params, layers, num_layers, bytes));
 }
 
 ckv_status ckv_compress(ckv_context *context, const ckv_params *params, const ckv_layer *layers,
                         int32_t num_layers, ckv_kept *kept) {
-  STAGE(context, ckv_compress_layers(context, params, layers, num_layers, kept));
+  CKV_ENTRY(context, ckv_compress_layers(context, params, layers, num_layers, kept));
 }

@@ -1,22 +1,10 @@
 #include "check.h"
 
 #include <math.h>
-#include <string.h>
 
+#include "check_expect.h"
 #include "kv_view.h"
 #include "select/methods/method.h"
-
-#define EXPECT(condition, ...) \
-  if (!(condition)) return ckv_fail(ctx, CKV_ERROR_INVALID_ARGUMENT, __VA_ARGS__)
-
-// The struct_size rule is the same for every struct.
-#define EXPECT_STRUCT(pointer, name)                                                  \
-  do {                                                                                \
-    EXPECT(pointer, "Expected %s but found NULL", name);                              \
-    EXPECT((pointer)->struct_size == sizeof *(pointer),                               \
-           "Expected %s.struct_size to be %zu but found %u", name, sizeof *(pointer), \
-           (unsigned)(pointer)->struct_size);                                         \
-  } while (0)
 
 ckv_status ckv_check_params(ckv_context *ctx, const ckv_params *p) {
   EXPECT_STRUCT(p, "params");
@@ -45,8 +33,18 @@ ckv_status ckv_check_params(ckv_context *ctx, const ckv_params *p) {
   return CKV_OK;
 }
 
-static ckv_status check_lens(ckv_context *ctx, const char *name, const int32_t *lens, int32_t batch,
-                             int32_t kv_len) {
+ckv_status ckv_check_aligned(ckv_context *ctx, const char *name, const char *field, uint64_t value,
+                             int64_t bytes) {
+  EXPECT(value % (uint64_t)bytes == 0, "Expected %s.%s to be a multiple of %lld but found %llu",
+         name, field, (long long)bytes, (unsigned long long)value);
+  return CKV_OK;
+}
+
+ckv_status ckv_check_lens(ckv_context *ctx, const char *name, const int32_t *lens, int32_t batch,
+                          int32_t kv_len) {
+  if (ctx->device != CKV_CPU) {
+    return ckv_check_aligned(ctx, name, "kv_lens", (uintptr_t)lens, sizeof *lens);
+  }
   for (int32_t b = 0; lens && b < batch; b++) {
     EXPECT(lens[b] >= 0 && lens[b] <= kv_len, "Expected %s.kv_lens[%d] to be 0 to %d but found %d",
            name, b, kv_len, lens[b]);
@@ -54,154 +52,22 @@ static ckv_status check_lens(ckv_context *ctx, const char *name, const int32_t *
   return CKV_OK;
 }
 
-// Adds (count - 1) * stride to *end; false on overflow or a negative stride.
-static bool extend(int64_t *end, int64_t count, int64_t stride) {
+bool ckv_extend(int64_t *end, int64_t count, int64_t stride) {
   int64_t span;
   if (count <= 1) return true;
   return stride >= 0 && !__builtin_mul_overflow(count - 1, stride, &span) &&
          !__builtin_add_overflow(*end, span, end);
 }
 
-typedef struct {
-  int64_t count, stride;
-} dimension;
-
-// Rows are disjoint if, from the smallest stride up, each stride steps over all that is inside it.
-static bool strides_nest(int64_t inner, dimension *dims, int32_t num_dims) {
-  for (int32_t i = 0; i < num_dims; i++) {
-    int32_t smallest = i;
-    for (int32_t j = i + 1; j < num_dims; j++) {
-      if (dims[j].stride < dims[smallest].stride) smallest = j;
-    }
-    const dimension d = dims[smallest];
-    dims[smallest] = dims[i];
-    dims[i] = d;
-    if (d.count <= 1) continue;
-    if (d.stride < inner) return false;
-    inner += (d.count - 1) * d.stride;
-  }
-  return true;
-}
-
-static bool rows_are_disjoint(const ckv_kv_view *v, int64_t row_bytes) {
-  dimension dims[3] = {
-      {v->num_kv_heads, v->stride_head},
-      {v->block_size ? v->block_size : v->kv_len, v->stride_token},
-      {v->block_size ? v->num_blocks : v->batch, v->block_size ? v->stride_block : v->stride_batch},
-  };
-  // A stride of a dimension of one element is never walked; do not let it sort in between.
-  for (int32_t i = 0; i < 3; i++) {
-    if (dims[i].count <= 1) dims[i].stride = INT64_MAX;
-  }
-  return strides_nest(row_bytes, dims, 3);
-}
-
-ckv_status ckv_check_kv(ckv_context *ctx, const char *name, const ckv_kv_view *v) {
-  EXPECT_STRUCT(v, name);
-  EXPECT(v->device == CKV_CPU || v->device == CKV_CUDA,
-         "Expected %s.device to be 0 or 1 but found %d", name, v->device);
-  if (v->device != CKV_CPU) {
-    return ckv_fail(ctx, CKV_ERROR_UNSUPPORTED, "Expected %s on the CPU but found it on CUDA",
-                    name);
-  }
-  EXPECT(v->batch >= 0 && v->batch <= CKV_MAX_LEN,
-         "Expected %s.batch to be at least 0 but found %d", name, v->batch);
-  EXPECT(v->num_kv_heads >= 1 && v->num_kv_heads <= CKV_MAX_HEADS,
-         "Expected %s.num_kv_heads to be 1 to %d but found %d", name, CKV_MAX_HEADS,
-         v->num_kv_heads);
-  EXPECT(v->head_dim >= 1 && v->head_dim <= CKV_MAX_HEAD_DIM,
-         "Expected %s.head_dim to be 1 to %d but found %d", name, CKV_MAX_HEAD_DIM, v->head_dim);
-  EXPECT(v->kv_len >= 0 && v->kv_len <= CKV_MAX_LEN,
-         "Expected %s.kv_len to be 0 to %d but found %d", name, CKV_MAX_LEN, v->kv_len);
-  EXPECT(ckv_dtype_name(v->dtype), "Expected a known %s.dtype but found number %d", name, v->dtype);
-  const int64_t row_bytes = ckv_row_bytes(v->dtype, v->head_dim);
-  EXPECT(row_bytes > 0, "Expected %s.head_dim to be a multiple of 32 for %s but found %d", name,
-         ckv_dtype_name(v->dtype), v->head_dim);
-  EXPECT(v->size_bytes >= 0, "Expected %s.size_bytes to be at least 0 but found %lld", name,
-         (long long)v->size_bytes);
-  EXPECT(v->block_size >= 0, "Expected %s.block_size to be at least 0 but found %d", name,
-         v->block_size);
-  const ckv_status status = check_lens(ctx, name, v->kv_lens, v->batch, v->kv_len);
-  if (status) return status;
-  if (v->batch == 0 || v->kv_len == 0) return CKV_OK;
-
-  EXPECT(v->data, "Expected %s.data but found NULL", name);
-  int64_t end = row_bytes;
-  bool ok = extend(&end, v->num_kv_heads, v->stride_head);
-  if (v->block_size == 0) {
-    ok = ok && extend(&end, v->kv_len, v->stride_token) && extend(&end, v->batch, v->stride_batch);
-  } else {
-    EXPECT(v->block_table && v->num_blocks >= 1 && v->max_blocks >= 0,
-           "Expected %s.block_table with max_blocks and num_blocks but found %s, %d and %d", name,
-           v->block_table ? "a table" : "NULL", v->max_blocks, v->num_blocks);
-    ok = ok && extend(&end, v->block_size, v->stride_token) &&
-         extend(&end, v->num_blocks, v->stride_block);
-  }
-  if (!ok || end > v->size_bytes) {
-    return ckv_fail(ctx, CKV_ERROR_OUT_OF_BOUNDS,
-                    "Expected the strides of %s to stay inside its %lld bytes but found rows "
-                    "outside them",
-                    name, (long long)v->size_bytes);
-  }
-  EXPECT(rows_are_disjoint(v, row_bytes),
-         "Expected rows of %s that share no bytes but found strides that overlap", name);
-  for (int32_t b = 0; v->block_size && b < v->batch; b++) {
-    const int32_t blocks =
-        (int32_t)(((int64_t)ckv_kv_len(v, b) + v->block_size - 1) / v->block_size);
-    EXPECT(blocks <= v->max_blocks,
-           "Expected at least %d blocks in a row of %s.block_table but found max_blocks %d", blocks,
-           name, v->max_blocks);
-    const int32_t *table = v->block_table + (int64_t)b * v->max_blocks;
-    bool ok_blocks = true;  // no way out of this loop: it takes many entries at a time
-    for (int32_t i = 0; i < blocks; i++) {
-      ok_blocks &= (uint32_t)table[i] < (uint32_t)v->num_blocks;
-    }
-    for (int32_t i = 0; !ok_blocks && i < blocks; i++) {
-      if (table[i] >= 0 && table[i] < v->num_blocks) continue;
-      return ckv_fail(ctx, CKV_ERROR_OUT_OF_BOUNDS,
-                      "Expected %s.block_table[%d][%d] to be 0 to %d but found %d", name, b, i,
-                      v->num_blocks - 1, table[i]);
-    }
-  }
-  return CKV_OK;
-}
-
-// Blocks that rise over all sequences, as a cache that fills from the start has them.
-static bool blocks_rise(const ckv_kv_view *v) {
-  bool rise = true;
-  for (int32_t b = 0, last = -1; rise && b < v->batch; b++) {
-    const int64_t blocks = ((int64_t)ckv_kv_len(v, b) + v->block_size - 1) / v->block_size;
-    const int32_t *table = v->block_table + (int64_t)b * v->max_blocks;
-    if (blocks == 0) continue;
-    rise = table[0] > last;
-    for (int64_t i = 1; i < blocks; i++) rise &= table[i - 1] < table[i];
-    last = table[blocks - 1];
-  }
-  return rise;
-}
-
-ckv_status ckv_check_kv_writable(ckv_context *ctx, const char *name, const ckv_kv_view *v) {
-  const ckv_status status = ckv_check_kv(ctx, name, v);
-  if (status || v->batch == 0 || v->kv_len == 0 || v->block_size == 0) return status;
-  if (blocks_rise(v)) return CKV_OK;
-
-  const size_t bytes = ((size_t)v->num_blocks + 7) / 8;
-  uint8_t *seen = ckv_scratch_get(ctx, CKV_SCRATCH_COMPACT, bytes);
-  if (!seen) return CKV_ERROR_OUT_OF_MEMORY;
-  memset(seen, 0, bytes);
-  for (int32_t b = 0; b < v->batch; b++) {
-    const int64_t blocks = ((int64_t)ckv_kv_len(v, b) + v->block_size - 1) / v->block_size;
-    for (int64_t i = 0; i < blocks; i++) {
-      const int32_t block = v->block_table[(int64_t)b * v->max_blocks + i];
-      const uint8_t bit = (uint8_t)(1u << (block % 8));
-      EXPECT(!(seen[block / 8] & bit),
-             "Expected every block of %s once but found block %d twice: shared blocks are never "
-             "written, copy them out first",
-             name, block);
-      seen[block / 8] |= bit;
-    }
-  }
-  return CKV_OK;
+static ckv_status check_queries_aligned(ckv_context *ctx, const ckv_query_view *q) {
+  const int64_t element = ckv_element_alignment(q->dtype);
+  ckv_status status = ckv_check_aligned(ctx, "queries", "data", (uintptr_t)q->data, element);
+  if (!status) status = ckv_check_aligned(ctx, "queries", "stride_row", q->stride_row, element);
+  if (!status) status = ckv_check_aligned(ctx, "queries", "stride_head", q->stride_head, element);
+  if (!status) status = ckv_check_aligned(ctx, "queries", "stride_batch", q->stride_batch, element);
+  return status ? status
+                : ckv_check_aligned(ctx, "queries", "log_sum_exp", (uintptr_t)q->log_sum_exp,
+                                    sizeof *q->log_sum_exp);
 }
 
 ckv_status ckv_check_queries(ckv_context *ctx, const ckv_params *params, const ckv_query_view *q,
@@ -227,14 +93,15 @@ ckv_status ckv_check_queries(ckv_context *ctx, const ckv_params *params, const c
   if (q->batch == 0) return CKV_OK;
   EXPECT(q->data, "Expected queries.data but found NULL");
   int64_t end = ckv_row_bytes(q->dtype, q->head_dim);
-  if (!extend(&end, q->window, q->stride_row) || !extend(&end, q->num_q_heads, q->stride_head) ||
-      !extend(&end, q->batch, q->stride_batch) || end > q->size_bytes) {
+  if (!ckv_extend(&end, q->window, q->stride_row) ||
+      !ckv_extend(&end, q->num_q_heads, q->stride_head) ||
+      !ckv_extend(&end, q->batch, q->stride_batch) || end > q->size_bytes) {
     return ckv_fail(ctx, CKV_ERROR_OUT_OF_BOUNDS,
                     "Expected the strides of queries to stay inside its %lld bytes but found rows "
                     "outside them",
                     (long long)q->size_bytes);
   }
-  return CKV_OK;
+  return ctx->device == CKV_CPU ? CKV_OK : check_queries_aligned(ctx, q);
 }
 
 ckv_status ckv_check_scores(ckv_context *ctx, const ckv_params *params, const ckv_scores *s) {
@@ -245,7 +112,7 @@ ckv_status ckv_check_scores(ckv_context *ctx, const ckv_params *params, const ck
          "Expected scores.num_heads to be 0 to %d but found %d", CKV_MAX_HEADS, s->num_heads);
   EXPECT(s->kv_len >= 0 && s->kv_len <= CKV_MAX_LEN,
          "Expected scores.kv_len to be 0 to %d but found %d", CKV_MAX_LEN, s->kv_len);
-  const ckv_status status = check_lens(ctx, "scores", s->kv_lens, s->batch, s->kv_len);
+  const ckv_status status = ckv_check_lens(ctx, "scores", s->kv_lens, s->batch, s->kv_len);
   if (status) return status;
   if (ckv_score_heads(params, 1) == 0) return CKV_OK;  // only the sizes are read
 
@@ -259,7 +126,9 @@ ckv_status ckv_check_scores(ckv_context *ctx, const ckv_params *params, const ck
   EXPECT(fits && s->count >= count, "Expected scores.count to be at least %lld but found %lld",
          fits ? (long long)count : -1LL, (long long)s->count);
   EXPECT(s->data || count == 0, "Expected scores.data but found NULL");
-  return CKV_OK;
+  return ctx->device == CKV_CPU
+             ? CKV_OK
+             : ckv_check_aligned(ctx, "scores", "data", (uintptr_t)s->data, sizeof *s->data);
 }
 
 ckv_status ckv_check_kept(ckv_context *ctx, const ckv_kept *kept, int32_t batch, int32_t num_heads,
@@ -273,7 +142,9 @@ ckv_status ckv_check_kept(ckv_context *ctx, const ckv_kept *kept, int32_t batch,
   EXPECT(batch == 0 || kept->lens, "Expected kept.lens but found NULL");
   EXPECT(batch == 0 || kept->capacity == 0 || kept->indices,
          "Expected kept.indices but found NULL");
-  return CKV_OK;
+  if (ctx->device == CKV_CPU) return CKV_OK;
+  const ckv_status status = ckv_check_aligned(ctx, "kept", "indices", (uintptr_t)kept->indices, 4);
+  return status ? status : ckv_check_aligned(ctx, "kept", "lens", (uintptr_t)kept->lens, 4);
 }
 
 ckv_status ckv_check_kept_indices(ckv_context *ctx, const ckv_kept *kept, const ckv_kv_view *view) {

@@ -24,7 +24,8 @@ ckv_status ckv_check_apart(ckv_context *ctx, const ckv_kv_view *src, const ckv_k
         "Expected dst apart from src, or other blocks of its pool, or dst = NULL for in "
         "place, but found overlap");
   }
-  if (is_empty(src) || is_empty(dst)) return CKV_OK;  // nothing moves
+  // Nothing moves, or its kernels' to see.
+  if (is_empty(src) || is_empty(dst) || ctx->device != CKV_CPU) return CKV_OK;
 
   const size_t bytes = ((size_t)dst->num_blocks + 7) / 8;
   uint8_t *written = ckv_scratch_get(ctx, CKV_SCRATCH_COMPACT, bytes);

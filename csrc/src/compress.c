@@ -4,11 +4,14 @@
 
 #include "check.h"
 #include "compact/compact.h"
+#include "cuda/stages.h"
 #include "kv_view.h"
 #include "select/select.h"
 
-static bool same_sequences(const ckv_kv_view *a, const ckv_kv_view *b) {
+// On a device the lengths themselves are out of sight.
+static bool same_sequences(const ckv_context *ctx, const ckv_kv_view *a, const ckv_kv_view *b) {
   if (a->batch != b->batch || a->kv_len != b->kv_len) return false;
+  if (ctx->device != CKV_CPU) return a->kv_lens == b->kv_lens;
   for (int32_t i = 0; i < a->batch; i++) {
     if (ckv_kv_len(a, i) != ckv_kv_len(b, i)) return false;
   }
@@ -16,7 +19,7 @@ static bool same_sequences(const ckv_kv_view *a, const ckv_kv_view *b) {
 }
 
 static ckv_status check_layer(ckv_context *ctx, const ckv_params *params, const ckv_layer *layers,
-                              int32_t l, const ckv_kept *kept) {
+                              int32_t l) {
   const ckv_layer *layer = &layers[l];
   if (layer->struct_size != sizeof *layer || layer->reserved != 0) {
     return ckv_fail(ctx, CKV_ERROR_INVALID_ARGUMENT,
@@ -27,8 +30,8 @@ static ckv_status check_layer(ckv_context *ctx, const ckv_params *params, const 
   ckv_status status = ckv_check_kv_writable(ctx, "keys", layer->keys);
   if (!status && layer->values) status = ckv_check_kv_writable(ctx, "values", layer->values);
   if (status) return status;
-  if (!same_sequences(first, layer->keys) ||
-      (layer->values && (!same_sequences(first, layer->values) ||
+  if (!same_sequences(ctx, first, layer->keys) ||
+      (layer->values && (!same_sequences(ctx, first, layer->values) ||
                          layer->values->num_kv_heads != layer->keys->num_kv_heads)) ||
       layer->keys->num_kv_heads != first->num_kv_heads) {
     return ckv_fail(ctx, CKV_ERROR_INVALID_ARGUMENT,
@@ -41,8 +44,16 @@ static ckv_status check_layer(ckv_context *ctx, const ckv_params *params, const 
     return ckv_fail(ctx, CKV_ERROR_INVALID_ARGUMENT,
                     "Expected queries for layer %d, which selects, but found NULL", l);
   }
-  status = ckv_check_kept(ctx, &kept[l], first->batch, ckv_kept_heads(params, first->num_kv_heads),
-                          ckv_kept_capacity(params, first->kv_len));
+  return CKV_OK;
+}
+
+static ckv_status check_layer_kept(ckv_context *ctx, const ckv_params *params,
+                                   const ckv_layer *layers, int32_t l, const ckv_kept *kept) {
+  const ckv_kv_view *first = layers[0].keys;
+  const int32_t leader = l - l % params->layer_reuse;
+  const ckv_status status =
+      ckv_check_kept(ctx, &kept[l], first->batch, ckv_kept_heads(params, first->num_kv_heads),
+                     ckv_kept_capacity(params, first->kv_len));
   if (!status && kept[l].capacity != kept[leader].capacity) {
     return ckv_fail(ctx, CKV_ERROR_INVALID_ARGUMENT,
                     "Expected kept[%d].capacity to be %d as in layer %d but found %d", l,
@@ -78,16 +89,47 @@ static void reuse_indices(const ckv_kept *from, ckv_kept *to) {
   memcpy(to->indices, from->indices, sizeof(int32_t) * rows * (size_t)from->capacity);
 }
 
-ckv_status ckv_compress_layers(ckv_context *ctx, const ckv_params *params, const ckv_layer *layers,
-                               int32_t num_layers, ckv_kept *kept) {
+static ckv_status check_layers(ckv_context *ctx, const ckv_params *params, const ckv_layer *layers,
+                               int32_t num_layers) {
   ckv_status status = ckv_check_params(ctx, params);
-  if (status) return status;
-  if (num_layers < 0 || (num_layers > 0 && (!layers || !kept))) {
-    return ckv_fail(ctx, CKV_ERROR_INVALID_ARGUMENT,
-                    "Expected layers and kept for %d layers but found NULL", num_layers);
+  if (!status && (num_layers < 0 || (num_layers > 0 && !layers))) {
+    status =
+        ckv_fail(ctx, CKV_ERROR_INVALID_ARGUMENT, "Expected %d layers but found NULL", num_layers);
   }
   for (int32_t l = 0; l < num_layers && !status; l++) {
-    status = check_layer(ctx, params, layers, l, kept);
+    status = check_layer(ctx, params, layers, l);
+  }
+  // Queues all layers at once, so it is here that each layer's queries are looked at.
+  for (int32_t l = 0; l < num_layers && !status && ctx->device != CKV_CPU; l++) {
+    if (l % params->layer_reuse != 0 || ckv_score_heads(params, 1) == 0) continue;
+    status = ckv_check_queries(ctx, params, layers[l].queries, layers[l].keys);
+  }
+  return status;
+}
+
+ckv_status ckv_workspace_of_layers(ckv_context *ctx, const ckv_params *params,
+                                   const ckv_layer *layers, int32_t num_layers, int64_t *bytes) {
+  if (!bytes) {
+    return ckv_fail(ctx, CKV_ERROR_INVALID_ARGUMENT, "Expected where to put bytes but found NULL");
+  }
+  *bytes = 0;
+  const ckv_status status = check_layers(ctx, params, layers, num_layers);
+  if (status || num_layers == 0 || ctx->device == CKV_CPU) return status;
+  return ckv_queue_workspace(ctx, params, layers, num_layers, bytes);
+}
+
+ckv_status ckv_compress_layers(ckv_context *ctx, const ckv_params *params, const ckv_layer *layers,
+                               int32_t num_layers, ckv_kept *kept) {
+  ckv_status status = check_layers(ctx, params, layers, num_layers);
+  if (!status && num_layers > 0 && !kept) {
+    status = ckv_fail(ctx, CKV_ERROR_INVALID_ARGUMENT, "Expected kept for %d layers but found NULL",
+                      num_layers);
+  }
+  for (int32_t l = 0; l < num_layers && !status; l++) {
+    status = check_layer_kept(ctx, params, layers, l, kept);
+  }
+  if (!status && ctx->device == CKV_CUDA) {
+    return ckv_queue_compress(ctx, params, layers, num_layers, kept);
   }
   for (int32_t l = 0; l < num_layers && !status; l++) {
     const int32_t leader = l - l % params->layer_reuse;

@@ -8,6 +8,10 @@
 ckv_status ckv_compress_layers(ckv_context *ctx, const ckv_params *params, const ckv_layer *layers,
                                int32_t num_layers, ckv_kept *kept);
 
+// ckv_workspace_size. Checks its arguments itself.
+ckv_status ckv_workspace_of_layers(ckv_context *ctx, const ckv_params *params,
+                                   const ckv_layer *layers, int32_t num_layers, int64_t *bytes);
+
 // ckv_score without taking the context (abi.c).
 ckv_status ckv_score_checked(ckv_context *ctx, const ckv_params *params,
                              const ckv_query_view *queries, const ckv_kv_view *keys,

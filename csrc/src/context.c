@@ -5,6 +5,7 @@
 
 #include "alloc.h"
 #include "check.h"
+#include "cuda/device.h"
 #include "dispatch.h"
 
 ckv_status ckv_fail(ckv_context *ctx, ckv_status status, const char *format, ...) {
@@ -41,7 +42,9 @@ ckv_status ckv_context_create(const ckv_context_params *params, ckv_context **co
   if (!context) return CKV_ERROR_INVALID_ARGUMENT;
   *context = NULL;
   if (!params || params->struct_size != sizeof *params || params->reserved != 0 ||
-      params->num_threads < 0 || params->num_threads > CKV_MAX_THREADS) {
+      params->num_threads < 0 || params->num_threads > CKV_MAX_THREADS ||
+      (params->device != CKV_CPU && params->device != CKV_CUDA) || params->device_index < 0 ||
+      (params->device == CKV_CPU && params->device_index != 0)) {
     return CKV_ERROR_INVALID_ARGUMENT;
   }
   const int32_t isa = params->isa == CKV_ISA_BEST ? ckv_isa_best() : params->isa;
@@ -53,10 +56,16 @@ ckv_status ckv_context_create(const ckv_context_params *params, ckv_context **co
   memset(ctx, 0, sizeof *ctx);
   atomic_flag_clear(&ctx->busy);
   ctx->isa = isa;
-  ctx->pool = ckv_thread_pool_create(params->num_threads);
-  if (!ctx->pool) {
-    ckv_free(ctx);
-    return CKV_ERROR_OUT_OF_MEMORY;
+  ctx->device = params->device;
+  ckv_status status = CKV_OK;
+  if (ctx->device == CKV_CUDA) status = ckv_cuda_open(params->device_index, &ctx->cuda);
+  if (!status) {
+    ctx->pool = ckv_thread_pool_create(ctx->device == CKV_CPU ? params->num_threads : 1);
+    if (!ctx->pool) status = CKV_ERROR_OUT_OF_MEMORY;
+  }
+  if (status) {
+    ckv_context_free(ctx);
+    return status;
   }
   *context = ctx;
   return CKV_OK;
@@ -64,6 +73,7 @@ ckv_status ckv_context_create(const ckv_context_params *params, ckv_context **co
 
 void ckv_context_free(ckv_context *context) {
   if (!context) return;
+  ckv_cuda_close(context->cuda);
   ckv_thread_pool_free(context->pool);
   for (int32_t slot = 0; slot < CKV_SCRATCH_COUNT; slot++) ckv_free(context->scratch[slot].data);
   ckv_free(context);
@@ -74,6 +84,8 @@ const char *ckv_context_error(const ckv_context *context) {
 }
 
 int32_t ckv_context_isa(const ckv_context *context) { return context ? context->isa : -1; }
+
+int32_t ckv_context_device(const ckv_context *context) { return context ? context->device : -1; }
 
 int32_t ckv_context_num_threads(const ckv_context *context) {
   return context ? ckv_thread_pool_size(context->pool) : 0;

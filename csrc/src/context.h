@@ -28,7 +28,9 @@ typedef enum ckv_scratch_slot {
 
 struct ckv_context {
   atomic_flag busy;
-  int32_t isa;  // ckv_isa, resolved
+  int32_t isa;            // ckv_isa, resolved
+  int32_t device;         // ckv_device
+  struct ckv_cuda *cuda;  // NULL on the CPU
   ckv_thread_pool *pool;
   ckv_scratch scratch[CKV_SCRATCH_COUNT];
   char error[512];

@@ -44,6 +44,11 @@ static inline float ckv_f8_e4m3_to_f32(uint8_t bits) {
   return ckv_bits_to_f32(sign | ((magnitude << 20) + ((127u - 7u) << 23)));
 }
 
+// What the address of an element is a multiple of; blocks begin with an f16.
+static inline int64_t ckv_element_alignment(int32_t dtype) {
+  return dtype == CKV_F32 ? 4 : dtype == CKV_F8_E4M3 ? 1 : 2;
+}
+
 // One row of `elements` elements to f32; every dtype converts exactly. The dtype is known and
 // divides the row.
 void ckv_row_to_f32(int32_t dtype, const void *row, int32_t elements, float *out);

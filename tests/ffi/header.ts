@@ -85,6 +85,7 @@ export function ffiType(cType: string, where: "parameter" | "result" | "field"):
   if (scalar !== undefined) return scalar;
   if (!cType.endsWith("*")) throw new Error(`Expected a known C type but found ${cType}`);
   if (where === "field" || where === "result") return "pointer";
-  // A handle or a text is an address; all else is memory of the caller's.
-  return /^(const )?(ckv_context|char) \*$/.test(cType) ? "pointer" : "buffer";
+  // Handles, texts and memory that may be a device's are addresses; all else is the caller's.
+  const address = /^((const )?(ckv_context|void) \*|const char \*|float \*)$/;
+  return address.test(cType) ? "pointer" : "buffer";
 }

@@ -1,0 +1,27 @@
+// The stages of a context of CKV_CUDA: arguments have been checked, work is queued.
+#ifndef CKV_CUDA_STAGES_H
+#define CKV_CUDA_STAGES_H
+
+#include "../context.h"
+
+ckv_status ckv_queue_score(ckv_context *ctx, const ckv_params *params,
+                           const ckv_query_view *queries, const ckv_kv_view *keys,
+                           const ckv_scores *scores);
+
+ckv_status ckv_queue_chunk_scores(ckv_context *ctx, const ckv_params *params,
+                                  const ckv_scores *scores, float *chunk_scores);
+
+ckv_status ckv_queue_select(ckv_context *ctx, const ckv_params *params, const ckv_scores *scores,
+                            const ckv_kept *kept);
+
+ckv_status ckv_queue_compact(ckv_context *ctx, const ckv_kv_view *src, const ckv_kv_view *dst,
+                             const ckv_kept *kept);
+
+ckv_status ckv_queue_compress(ckv_context *ctx, const ckv_params *params, const ckv_layer *layers,
+                              int32_t num_layers, const ckv_kept *kept);
+
+// Bytes for the stages and, after them, for the scores that ckv_queue_compress keeps there.
+ckv_status ckv_queue_workspace(ckv_context *ctx, const ckv_params *params, const ckv_layer *layers,
+                               int32_t num_layers, int64_t *bytes);
+
+#endif
