@@ -206,7 +206,8 @@ export class Compaction {
     const { pool } = this.#core;
     const written = this.#table.blocks.slice(0, this.#table.blocksFor(this.#after));
     if (this.#options.keepPrefix === false && written.every((one) => pool.refCount(one) === 1)) {
-      pool.forget(written);
+      // Without the first blocks nobody finds the later ones.
+      pool.forget(this.#table.blocks.filter((block) => pool.refCount(block) === 1));
     }
     return written.every((block) => pool.isWritable(block));
   }

@@ -50,7 +50,7 @@ export interface SequenceStart {
  * ```
  */
 export class PagedSequence implements Disposable {
-  /** Tokens whose rows came from the prefix cache; the engine computes only those after them. */
+  /** Tokens that it began with, from the prefix cache or a fork: their rows are there already. */
   readonly prefixLength: number;
   readonly #core: PagedCore;
   readonly #table: BlockTable;

@@ -1,0 +1,132 @@
+/**
+ * Compactions that fail, and compactions while something else happens.
+ *
+ * @module
+ */
+import { chunkKv, ChunkKvError, type ChunkKvErrorCode, Kept } from "chunkkv";
+import { OutOfBlocksError, type PagedCompactOptions } from "chunkkv/paged";
+import { assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { assertSameBytes } from "../bytes.ts";
+import {
+  allBytes,
+  bothLayers,
+  fill,
+  HEAD_DIM,
+  makeCache,
+  positionsOf,
+  randomQueries,
+  snapshot,
+} from "./small_cache.ts";
+
+Deno.test("what fails changes nothing", async () => {
+  using cache = makeCache({ numBlocks: 6 });
+  using sequence = cache.createSequence();
+  fill(cache, sequence, 22);
+  const method = chunkKv({ window: 4, chunkSize: 1 });
+  const queries = randomQueries(4, 2);
+  const failures: [ChunkKvErrorCode, string, PagedCompactOptions][] = [
+    ["out_of_memory", "2 available blocks but found 0", { kept: bothLayers(1, 3, 5, 7, 9) }],
+    ["out_of_memory", "available", { queries, method, budget: 10 }],
+    ["invalid_argument", "kept of 2 layers", { kept: bothLayers(1).slice(1) }],
+    ["invalid_argument", "layer 1", { kept: [Kept.from([[[0, 4]]]), Kept.from([[[4, 4]]])] }],
+    ["invalid_argument", "layer 1", { kept: [Kept.from([[[0, 4]]]), Kept.from([[[4, 22]]])] }],
+    ["invalid_argument", "layer 0", { kept: bothLayers(-1, 2) }],
+    ["invalid_argument", "1 set", { kept: bothLayers(1).map(() => Kept.from([[[1]], [[1]]])) }],
+    ["invalid_argument", "1 set", { kept: bothLayers(1).map(() => Kept.from([[[1], [1]]])) }],
+    ["unsupported", "2 tokens in layer 1", {
+      kept: [...bothLayers(1, 3).slice(1), Kept.from([[[1]]])],
+    }],
+    ["invalid_argument", "queries of 2 layers", { queries: queries.slice(1), method, budget: 4 }],
+    ["invalid_argument", "queries for chunkkv", { method, budget: 4 }],
+    ["invalid_argument", "budget", { queries, method }],
+    ["invalid_argument", "keep", { queries, method, keep: 2 }],
+    ["invalid_argument", "window", { queries, method: chunkKv({ window: 5 }), budget: 9 }],
+  ];
+  const before = snapshot(cache, sequence), bytes = allBytes(cache);
+  for (const [code, text, options] of failures) {
+    const keepPrefix = code === "out_of_memory" || undefined;
+    const error = assertThrows(
+      () => sequence.compact({ ...options, keepPrefix }),
+      ChunkKvError,
+      text,
+    );
+    assertEquals(error.code, code);
+    await assertRejects(
+      () => sequence.compactAsync({ ...options, keepPrefix }),
+      ChunkKvError,
+      text,
+    );
+    assertEquals(snapshot(cache, sequence), before);
+    assertSameBytes(allBytes(cache), bytes, text);
+  }
+  const slotMapping = [sequence.blocks[2]! * 4];
+  const nan = new Float32Array(HEAD_DIM).fill(NaN);
+  cache.write(1, { slotMapping, keys: nan, values: nan });
+  const error = assertThrows(
+    () => sequence.compact({ queries, method, budget: 8 }),
+    ChunkKvError,
+  );
+  assertEquals(error.code, "numeric");
+  assertEquals(snapshot(cache, sequence), before);
+  using empty = cache.createSequence();
+  assertThrows(() => empty.compact({ kept: bothLayers() }), ChunkKvError, "tokens to compact");
+});
+
+Deno.test("a compaction on another thread leaves the other sequences free", async () => {
+  using cache = makeCache({ numBlocks: 32 });
+  using sequence = cache.createSequence();
+  fill(cache, sequence, 30);
+  using other = sequence.fork();
+  using third = sequence.fork();
+  const kept = bothLayers(3, 10, 17, 24, 29);
+  const running = sequence.compactAsync({ kept });
+  const next = other.compactAsync({ kept }); // takes its turn
+
+  for (
+    const use of [
+      () => sequence.append(1),
+      () => sequence.fork(),
+      () => sequence.compact({ kept }),
+      () => third.compact({ kept }),
+      () => other.commit(),
+    ]
+  ) assertEquals(assertThrows(use, ChunkKvError, "inside a compaction").code, "busy");
+  fill(cache, third, 3); // copies the shared last block meanwhile
+  await Promise.all([running, next]);
+  assertEquals(positionsOf(cache, third, 1), Array.from({ length: 33 }, (_, i) => i));
+  for (const one of [sequence, other]) {
+    assertEquals(positionsOf(cache, one, 0), [3, 10, 17, 24, 29]);
+    fill(cache, one, 1);
+  }
+});
+
+Deno.test("disposing a sequence or the cache during a compaction waits for it", async () => {
+  {
+    using cache = makeCache({ prefixCaching: false });
+    const sequence = cache.createSequence();
+    fill(cache, sequence, 30);
+    const running = sequence.compactAsync({ kept: bothLayers(0, 9, 29) });
+    sequence[Symbol.dispose]();
+    assertEquals(cache.stats.used, 8);
+    assertEquals((await running).after, 3);
+    assertEquals(cache.stats.free, 16);
+  }
+  const cache = makeCache();
+  const sequence = cache.createSequence();
+  fill(cache, sequence, 30);
+  const running = sequence.compactAsync({ kept: bothLayers(0, 9, 29) });
+  cache[Symbol.dispose]();
+  assertEquals((await assertRejects(() => running, ChunkKvError)).code, "disposed");
+  sequence[Symbol.dispose]();
+});
+
+Deno.test("a copy-out needs no more blocks than it writes", () => {
+  using cache = makeCache({ numBlocks: 9 });
+  using sequence = cache.createSequence();
+  fill(cache, sequence, 28);
+  assertEquals(cache.stats.free, 2);
+  const nine = bothLayers(1, 2, 3, 4, 5, 6, 7, 8, 9);
+  const error = assertThrows(() => sequence.compact({ kept: nine }), OutOfBlocksError);
+  assertEquals([error.needed, error.available], [3, 2]);
+  assertEquals(sequence.compact({ kept: bothLayers(1, 2, 3, 4, 5, 6, 7, 8) }).blocksCopied, 2);
+});
