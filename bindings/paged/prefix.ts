@@ -4,11 +4,11 @@
  * @module
  */
 import { createHash } from "node:crypto";
-import { checkInteger } from "./integers.ts";
+import { checkIntegers } from "./integers.ts";
 
 /** Copies token ids. */
 export function toTokens(tokens: ArrayLike<number>): Int32Array<ArrayBuffer> {
-  for (let i = 0; i < tokens.length; i++) checkInteger("a token id", tokens[i]!, 0);
+  checkIntegers("a token id", tokens, 0);
   return Int32Array.from(tokens);
 }
 

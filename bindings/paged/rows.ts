@@ -6,7 +6,7 @@
 import { rowBytes } from "../../ffi/data.ts";
 import type { KvView } from "../../ffi/kv_view.ts";
 import { check } from "../../ffi/status.ts";
-import { checkInteger } from "./integers.ts";
+import { checkIntegers } from "./integers.ts";
 import type { LayerPages } from "./pages.ts";
 
 /** New rows of one layer, as vLLM's `reshape_and_cache` takes them. */
@@ -30,9 +30,7 @@ export interface WriteOptions {
 export function writeRows(pages: LayerPages, options: WriteOptions): void {
   const { slotMapping, keys, values } = options;
   const { blockSize, numBlocks } = pages.keys;
-  for (let i = 0; i < slotMapping.length; i++) {
-    checkInteger("a slot", slotMapping[i]!, -1, numBlocks * blockSize - 1);
-  }
+  checkIntegers("a slot", slotMapping, -1, numBlocks * blockSize - 1);
   const sources = { keys, values };
   for (const which of ["keys", "values"] as const) {
     const { dtype, headDim, numKvHeads } = pages[which];

@@ -39,5 +39,4 @@ Deno.test("PagedKvCache agrees with a dense model over random schedules", async 
   ) {
     assert((counts.get(what) ?? 0) > 10, `${what}: ${Deno.inspect(counts)}`);
   }
-  console.log([...counts].map(([name, count]) => `${name} ${count}`).join(", "));
 });
