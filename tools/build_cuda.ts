@@ -6,7 +6,7 @@
  */
 import { Command } from "commander";
 
-import { ARCHITECTURES, buildCuda } from "./cuda.ts";
+import { ARCHITECTURES, buildCuda, buildCudaTest } from "./cuda.ts";
 import { explain } from "./process.ts";
 import { buildTools, cudaTools } from "./python.ts";
 import { runSteps } from "./steps.ts";
@@ -25,6 +25,7 @@ try {
   const { failed } = await runSteps([buildTools, cudaTools], console.error);
   if (failed.length > 0) Deno.exit(1);
   await buildCuda(arch);
+  await buildCudaTest();
 } catch (error) {
   console.error(explain(error));
   Deno.exit(1);

@@ -8,7 +8,8 @@ import { basename, join } from "node:path";
 import process from "node:process";
 
 import { ensureWritable } from "./cache.ts";
-import { buildDir, exists, repoRoot, sitePackagesFile } from "./paths.ts";
+import { buildNative } from "./native.ts";
+import { buildDir, exists, libraryName, repoRoot, sitePackagesFile } from "./paths.ts";
 import { run, which } from "./process.ts";
 import { nvccPath } from "./python.ts";
 import { findToolchain } from "./toolchain.ts";
@@ -25,6 +26,19 @@ const HOST_FLAGS = "-fPIC,-fvisibility=hidden,-fno-exceptions,-fno-rtti,-fno-thr
 /** Where the library is built: beside libchunkkv, which looks for it there. */
 export function cudaLibrary(): string {
   return join(buildDir(), LIBRARY);
+}
+
+/** All that a machine with a GPU needs to run the tests: program and libraries, in one folder. */
+export function cudaTestDir(): string {
+  return join(buildDir(), "cuda");
+}
+
+/** Builds the test program, and puts the libraries beside it. */
+export async function buildCudaTest(): Promise<void> {
+  await buildNative({ targets: ["chunkkv", "cuda_test"] });
+  for (const library of [cudaLibrary(), join(buildDir(), libraryName("chunkkv"))]) {
+    Deno.copyFileSync(library, join(cudaTestDir(), basename(library)));
+  }
 }
 
 /**

@@ -159,7 +159,7 @@ export function call(
         context,
         get("params"),
         get("scores"),
-        chunks,
+        Deno.UnsafePointer.of(chunks),
         BigInt(chunks.length),
       );
     case "select":

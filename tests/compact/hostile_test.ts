@@ -73,9 +73,15 @@ Deno.test("a missing struct is a status", () => {
     assertEquals(c.ckv_score(context, get("params"), null, get("keys"), get("scores")), invalid);
     assertEquals(c.ckv_score(context, get("params"), get("queries"), null, get("scores")), invalid);
     assertEquals(c.ckv_score(context, get("params"), get("queries"), get("keys"), null), invalid);
-    assertEquals(c.ckv_chunk_scores(context, get("params"), null, chunks, 16n), invalid);
+    assertEquals(
+      c.ckv_chunk_scores(context, get("params"), null, Deno.UnsafePointer.of(chunks), 16n),
+      invalid,
+    );
     assertEquals(c.ckv_chunk_scores(context, get("params"), get("scores"), null, 16n), invalid);
-    assertEquals(c.ckv_chunk_scores(context, get("params"), get("scores"), chunks, 11n), invalid);
+    assertEquals(
+      c.ckv_chunk_scores(context, get("params"), get("scores"), Deno.UnsafePointer.of(chunks), 11n),
+      invalid,
+    );
     assertEquals(c.ckv_select(context, get("params"), null, get("out")), invalid);
     assertEquals(c.ckv_select(context, get("params"), get("scores"), null), invalid);
     assertEquals(c.ckv_compact(context, null, null, get("kept")), invalid);

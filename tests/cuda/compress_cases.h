@@ -1,0 +1,174 @@
+// compress on the device: rows are where its indices say, and its indices keep as much attention as
+// the CPU's do. Equal indices cannot be asked for: scores differ in their last bits.
+#ifndef CKV_CUDA_TEST_COMPRESS_CASES_H
+#define CKV_CUDA_TEST_COMPRESS_CASES_H
+
+#include "compact_cases.h"
+#include "score_cases.h"
+
+#define MAX_LAYERS 40
+
+typedef struct model {
+  int32_t num_layers;
+  ckv_params params;
+  problem problems[MAX_LAYERS];
+  ckv_kv_view values[MAX_LAYERS];
+  bool has_values[MAX_LAYERS];
+  ckv_kept kept[MAX_LAYERS];  // room for the device's
+} model;
+
+// One shape for all layers, or now and then another one in between; one array of lengths.
+static void make_model(model *m, int32_t method, int32_t most_layers) {
+  m->num_layers = test_int(1, most_layers);
+  const int32_t dtype = test_int(CKV_F32, CKV_F8_E4M3), dim = 32 * test_int(1, 4);
+  const int32_t heads = test_int(1, 3), batch = test_int(1, 3), window = test_int(1, 40);
+  const int32_t group = test_int(1, 4);
+  const int32_t n = test_int(0, 3) ? test_int(1, 500) : test_int(1, 2000);
+  for (int32_t l = 0; l < m->num_layers; l++) {
+    problem *p = &m->problems[l];
+    const int32_t own = test_int(0, 7) ? dtype : test_int(CKV_F32, CKV_F8_E4M3);
+    *p = make_problem(own, own == CKV_BF16 ? CKV_BF16 : CKV_F16, dim, heads, group, batch, n,
+                      window);
+    if (l > 0) {  // the engine's one array of lengths
+      free((void *)(uintptr_t)p->keys.kv_lens);
+      p->keys.kv_lens = m->problems[0].keys.kv_lens;
+      p->key_norm = 0;
+      fill_rows(p, 4 / sqrtf((float)dim));
+    }
+    p->params.method = method;
+    p->params.layer_reuse = 1;
+    ckv_kv_view *v = &m->values[l];
+    *v = p->keys;
+    v->dtype = test_int(CKV_F32, CKV_F8_E4M3);
+    m->has_values[l] = test_int(0, 5) > 0;
+    layout_view(v, (enum layout)test_int(0, LAYOUTS - 1), test_int(0, 3));
+    v->data = host_alloc(v->size_bytes);
+    random_bytes(v->data, v->size_bytes);
+  }
+  m->params = m->problems[0].params;
+  m->params.budget = test_int(1, n + 3);
+  m->params.fill = test_int(0, 1);
+  m->params.layer_reuse = test_int(1, 3);
+  for (int32_t l = 0; l < m->num_layers; l++) {
+    m->kept[l] =
+        host_kept(batch, ckv_kept_heads(&m->params, heads), ckv_kept_capacity(&m->params, n));
+  }
+}
+
+static void free_model(model *m) {
+  for (int32_t l = 0; l < m->num_layers; l++) {
+    if (l > 0) m->problems[l].keys.kv_lens = NULL;
+    free((void *)(uintptr_t)m->values[l].block_table);
+    free(m->values[l].data);
+    free_kept(&m->kept[l]);
+  }
+  for (int32_t l = m->num_layers - 1; l >= 0; l--) free_problem(&m->problems[l]);
+}
+
+// Attention that an index set keeps, by the reference's scores.
+static double attention_kept(const float *row, const int32_t *indices, int32_t len) {
+  double sum = 0;
+  for (int32_t i = 0; i < len; i++) sum += (double)row[indices[i]];
+  return sum;
+}
+
+static void compare_attention(const model *m, int32_t l, const char *text) {
+  problem *p = (problem *)(uintptr_t)&m->problems[l];
+  const ckv_kept *found = &m->kept[l];
+  ckv_scores scores = scores_for(p, NULL);
+  scores.data = host_alloc(scores.count * (int64_t)sizeof(float));
+  ckv_kept want = host_kept(found->batch, found->num_heads, found->capacity);
+  if (scores.num_heads > 0) {
+    CHECK(ckv_score(reference, &m->params, &p->queries, &p->keys, &scores) == CKV_OK, "%s: %s",
+          text, ckv_context_error(reference));
+  }
+  CHECK(ckv_select(reference, &m->params, &scores, &want) == CKV_OK, "%s: %s", text,
+        ckv_context_error(reference));
+  const int32_t rows = p->queries.num_q_heads * m->params.window;
+  const tolerance bound =
+      score_tolerance(p->keys.dtype, p->queries.dtype, p->keys.head_dim, p->keys.kv_len, rows,
+                      scale_of(p), 0, p->key_norm, p->query_norm);
+  for (int32_t b = 0; b < want.batch; b++) {
+    CHECK(want.lens[b] == found->lens[b], "%s: layer %d, sequence %d: expected %d but found %d",
+          text, l, b, want.lens[b], found->lens[b]);
+    for (int32_t h = 0; h < want.num_heads && want.lens[b] == found->lens[b]; h++) {
+      const int64_t set = (int64_t)b * want.num_heads + h, at = set * want.capacity;
+      if (scores.num_heads == 0) {
+        CHECK(memcmp(want.indices + at, found->indices + at,
+                     sizeof(int32_t) * (size_t)want.lens[b]) == 0,
+              "%s: layer %d, sequence %d: other indices", text, l, b);
+        continue;
+      }
+      const float *row = scores.data + set * scores.kv_len;
+      const double best = attention_kept(row, want.indices + at, want.lens[b]);
+      const double kept = attention_kept(row, found->indices + at, want.lens[b]);
+      // Each side's sums may be off by the bound.
+      const double least = best * (1 - 2 * bound.relative) - want.lens[b] * bound.absolute;
+      CHECK(kept >= least, "%s: layer %d, sequence %d, set %d: expected attention %g but found %g",
+            text, l, b, h, best, kept);
+    }
+  }
+  free_kept(&want);
+  free(scores.data);
+}
+
+static void compare_moved(const ckv_kv_view *host, const ckv_kept *kept, const void *on_device,
+                          const char *text) {
+  char *want = host_alloc(host->size_bytes);
+  memcpy(want, host->data, (size_t)host->size_bytes);
+  move_rows(host, host->data, host, want, kept);
+  compare_bytes(want, on_device, host->size_bytes, text);
+  free(want);
+}
+
+static void check_compress(int32_t method, int32_t most_layers) {
+  static model m;
+  make_model(&m, method, most_layers);
+  char text[300], shape[200];
+  describe_problem(&m.problems[0], shape, sizeof shape);
+  snprintf(text, sizeof text, "compress, %d layers, reuse %d, budget %d, fill %d, %s", m.num_layers,
+           m.params.layer_reuse, m.params.budget, m.params.fill, shape);
+
+  static ckv_kv_view keys[MAX_LAYERS], values[MAX_LAYERS];
+  static ckv_query_view queries[MAX_LAYERS];
+  static ckv_layer layers[MAX_LAYERS];
+  static ckv_kept kept[MAX_LAYERS];
+  for (int32_t l = 0; l < m.num_layers; l++) {
+    keys[l] = device_kv(&m.problems[l].keys);
+    values[l] = device_kv(&m.values[l]);
+    values[l].kv_lens = keys[l].kv_lens = keys[0].kv_lens;
+    queries[l] = device_queries(&m.problems[l].queries);
+    const bool leads = l % m.params.layer_reuse == 0;
+    layers[l] = (ckv_layer){sizeof layers[l], 0, leads ? &queries[l] : NULL, &keys[l],
+                            m.has_values[l] ? &values[l] : NULL};
+    kept[l] = device_kept(&m.kept[l]);
+  }
+  random_workspace(&m.params, layers, m.num_layers);
+  const ckv_status status = finished(ckv_compress(device, &m.params, layers, m.num_layers, kept));
+  CHECK(status == CKV_OK, "%s: %s", text, ckv_context_error(device));
+  for (int32_t l = 0; l < m.num_layers && !status; l++) {
+    const int32_t leader = l - l % m.params.layer_reuse;
+    download_kept(&m.kept[l], &kept[l]);
+    if (l == leader) {
+      compare_attention(&m, l, text);
+    } else {
+      compare_kept(&m.kept[leader], &m.kept[l], text);
+    }
+    compare_moved(&m.problems[l].keys, &m.kept[l], keys[l].data, text);
+    if (m.has_values[l]) compare_moved(&m.values[l], &m.kept[l], values[l].data, text);
+  }
+  device_reset(text);
+  free_model(&m);
+}
+
+static void test_compress(bool quick) {
+  for (int32_t method = 0; ckv_method_name(method); method++) {
+    const int before = test_failed;
+    for (int32_t round = 0; round < (quick ? 4 : 40); round++) {
+      check_compress(method, round % 8 == 7 ? MAX_LAYERS : 6);
+    }
+    printf("compress %s: %d failed\n", ckv_method_name(method), test_failed - before);
+  }
+}
+
+#endif
