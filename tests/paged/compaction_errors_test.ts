@@ -111,13 +111,19 @@ Deno.test("disposing a sequence or the cache during a compaction waits for it", 
     assertEquals((await running).after, 3);
     assertEquals(cache.stats.free, 16);
   }
-  const cache = makeCache();
-  const sequence = cache.createSequence();
-  fill(cache, sequence, 30);
-  const running = sequence.compactAsync({ kept: bothLayers(0, 9, 29) });
-  cache[Symbol.dispose]();
-  assertEquals((await assertRejects(() => running, ChunkKvError)).code, "disposed");
-  sequence[Symbol.dispose]();
+  // Before its turn, and when the first layer is under way to fresh blocks.
+  for (const used of [8, 9]) {
+    const cache = makeCache();
+    const sequence = cache.createSequence();
+    fill(cache, sequence, 30);
+    const running = sequence.compactAsync({ kept: bothLayers(1, 9, 29) });
+    while (cache.stats.used < used) await Promise.resolve();
+    cache[Symbol.dispose]();
+    assertEquals((await assertRejects(() => running, ChunkKvError)).code, "disposed");
+    assertEquals(cache.stats.used, 8);
+    sequence[Symbol.dispose]();
+    assertEquals(cache.stats.used, 0);
+  }
 });
 
 Deno.test("a copy-out needs no more blocks than it writes", () => {

@@ -129,26 +129,3 @@ Deno.test("memory that is taken away is found before a row moves", () => {
   assertEquals(memory[0]!.keys, before);
   assertEquals([sequence.length, sequence.blocks.length], [9, 3]);
 });
-
-Deno.test("views describe pages of every layout", () => {
-  const row = HEAD_DIM * 2;
-  const sizes = { numKvHeads: 3, blockSize: 4, numBlocks: 5, dtype: "f16" } as const;
-  const strides = (layout: "nhd" | "hnd" | "fused") => {
-    using cache = makeCache({ ...sizes, layout });
-    const { keys, values } = cache.layer(1);
-    const both = [keys, values].map(({ strideBlock, strideHead, strideToken }) =>
-      [strideBlock, strideHead, strideToken].map((stride) => stride / row)
-    );
-    assertEquals(both[0], both[1]);
-    assertEquals(cache.blockBytes, 2 * 2 * 3 * 4 * row); // layers, keys and values, heads, tokens
-    return both[0];
-  };
-  assertEquals(strides("nhd"), [12, 1, 3]);
-  assertEquals(strides("hnd"), [12, 4, 1]);
-  assertEquals(strides("fused"), [24, 8, 2]);
-  using cache = makeCache({ ...sizes, layout: "fused" });
-  const { keys, values } = cache.layer(0);
-  assert(keys.data instanceof Uint8Array && values.data instanceof Uint8Array);
-  assertEquals(values.data.byteOffset - keys.data.byteOffset, row);
-  assertEquals(values.data.buffer, keys.data.buffer);
-});
