@@ -1,0 +1,54 @@
+"""What both model runners have in common."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from .compactor import Compactor
+from .plan import Compaction, StepPlan
+
+
+class CompactingRunner:
+    """Goes before one of vLLM's model runners."""
+
+    chunkkv: Compactor
+
+    def chunkkv_init(self, compactor: Compactor) -> None:
+        """After the runner's own constructor."""
+        self.chunkkv = compactor
+
+    def load_model(self, *args: Any, **kwargs: Any) -> Any:
+        """The model, and then its attention layers."""
+        result = super().load_model(*args, **kwargs)
+        from vllm.model_executor.layers.attention import Attention
+
+        context = self.vllm_config.compilation_config.static_forward_context
+        self.chunkkv.attach(
+            {name: layer for name, layer in context.items() if isinstance(layer, Attention)}
+        )
+        return result
+
+    def initialize_kv_cache(
+        self, kv_cache_config: Any, is_profiling: bool = False, **kwargs: Any
+    ) -> Any:
+        """The cache, and then its layout."""
+        result = super().initialize_kv_cache(kv_cache_config, is_profiling, **kwargs)
+        if not is_profiling:
+            self.chunkkv.open()
+        return result
+
+    def chunkkv_after(self, step: StepPlan | None) -> None:
+        """After a step's forward: rows move, and then block tables name their new places."""
+        self.chunkkv.capture.end()
+        if step is None or not step.compactions:
+            return
+        with torch.inference_mode():
+            self.chunkkv.compact(step)
+        for request_id, compaction in step.compactions.items():
+            self.chunkkv_adopt(request_id, compaction)
+
+    def chunkkv_adopt(self, request_id: str, compaction: Compaction) -> None:
+        """The request's new block table and length."""
+        raise NotImplementedError

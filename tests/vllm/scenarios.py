@@ -1,0 +1,177 @@
+"""Scenarios on the real engine, each in a process of its own.
+
+`python scenarios.py NAME FILE` reads {"engine": {...}, "prompts": [[...]], ...} from stdin and
+writes its result to FILE. The engine core runs in this process, so that the block pool
+can be counted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sys
+from typing import Any
+
+os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if os.environ.get("CHUNKKV_TEST_RUNNER") == "v2":
+    import fake_triton
+
+    fake_triton.install()
+
+
+class Engine:
+    """A vLLM engine in this process, with its scheduler and block pool at hand."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        from vllm import LLM
+
+        defaults = {
+            "dtype": "float32",
+            "enforce_eager": True,
+            "max_model_len": 2048,
+            "max_num_seqs": 8,
+            "max_num_batched_tokens": 512,
+            "block_size": 32,
+            "seed": 0,
+            "disable_log_stats": False,
+        }
+        self.llm = LLM(**(defaults | options))
+        core = self.llm.llm_engine.engine_core.engine_core
+        self.scheduler = core.scheduler
+        self.pool = core.scheduler.kv_cache_manager.block_pool
+        self.runner = core.model_executor.driver_worker.worker.model_runner
+        self.preemptions = self.steps = self.most_running = self.least_free = 0
+        self.reset()
+        self._watch()
+
+    def reset(self) -> None:
+        """Begins counting anew."""
+        self.preemptions = self.steps = self.most_running = 0
+        self.least_free = self.free
+
+    def _watch(self) -> None:
+        preempt, update = self.scheduler._preempt_request, self.scheduler.update_from_output
+
+        def preempting(*args: Any, **kwargs: Any) -> Any:
+            self.preemptions += 1
+            return preempt(*args, **kwargs)
+
+        def updating(step: Any, output: Any) -> Any:
+            self.steps += 1
+            self.most_running = max(self.most_running, len(step.num_scheduled_tokens))
+            self.least_free = min(self.least_free, self.free)
+            return update(step, output)
+
+        self.scheduler._preempt_request = preempting
+        self.scheduler.update_from_output = updating
+
+    @property
+    def free(self) -> int:
+        """Free blocks of the pool."""
+        return self.pool.get_num_free_blocks()
+
+    def generate(self, prompts: list[list[int]], tokens: int, extra: Any = None) -> list[list[int]]:
+        """Greedy continuations of all prompts at once."""
+        from vllm import SamplingParams
+
+        one = SamplingParams(max_tokens=tokens, temperature=0, ignore_eos=True, extra_args=extra)
+        inputs = [{"prompt_token_ids": prompt} for prompt in prompts]
+        outputs = self.llm.generate(inputs, one, use_tqdm=False)
+        return [list(output.outputs[0].token_ids) for output in outputs]
+
+    def counts(self) -> dict[str, int]:
+        """What was counted since reset()."""
+        return {
+            "preemptions": self.preemptions,
+            "steps": self.steps,
+            "most_running": self.most_running,
+            "least_free": self.least_free,
+            "free": self.free,
+            "blocks": self.pool.num_gpu_blocks,
+        }
+
+    def kept(self) -> list[list[list[list[int]]]]:
+        """Kept indices by request, layer and head."""
+        return list(getattr(getattr(self.runner, "chunkkv", None), "kept", {}).values())
+
+
+def single(job: dict[str, Any]) -> dict[str, Any]:
+    """Each prompt alone, and what it left."""
+    engine = Engine(job["engine"])
+    free = engine.free
+    during, outputs = [], []
+    for prompt in job["prompts"]:
+        engine.reset()
+        outputs += engine.generate([prompt], job["tokens"], job.get("extra"))
+        during.append(engine.least_free)
+    return {
+        "outputs": outputs,
+        "kept": engine.kept(),
+        "free_before": free,
+        "least_free": during,
+    } | engine.counts()
+
+
+def together(job: dict[str, Any]) -> dict[str, Any]:
+    """Each prompt alone, then all at once."""
+    engine = Engine(job["engine"])
+    alone = [engine.generate([prompt], job["tokens"])[0] for prompt in job["prompts"]]
+    engine.reset()
+    batch = engine.generate(job["prompts"], job["tokens"])
+    return {"alone": alone, "batch": batch} | engine.counts()
+
+
+def churn(job: dict[str, Any]) -> dict[str, Any]:
+    """Many requests of mixed kinds, some aborted, in a pool that is too small for them."""
+    from vllm import SamplingParams
+
+    engine, rng = Engine(job["engine"]), random.Random(job["seed"])
+    front = engine.llm.llm_engine
+    free, waiting, active, done = engine.free, job["requests"], {}, {}
+    added = aborted = 0
+    while added < waiting or active:
+        while added < waiting and len(active) < job["parallel"]:
+            name, which = f"r{added}", rng.randrange(len(job["prompts"]))
+            kind = rng.choice(job["extras"])
+            one = SamplingParams(
+                max_tokens=rng.randint(1, job["tokens"]),
+                temperature=0,
+                ignore_eos=True,
+                extra_args=kind and {"chunkkv": kind},
+            )
+            front.add_request(name, {"prompt_token_ids": job["prompts"][which]}, one)
+            active[name] = (which, job["extras"].index(kind))
+            added += 1
+        for output in front.step():
+            if output.finished and active.pop(output.request_id, None) is not None:
+                done[output.request_id] = len(output.outputs[0].token_ids)
+        if active and rng.random() < job["abort"]:
+            name = rng.choice(sorted(active))
+            front.abort_request([name])
+            del active[name]
+            aborted += 1
+    front.step()  # the engine hears of the last ones
+    blocks = engine.scheduler._chunkkv_blocks
+    left = [blocks.dropped, blocks.reserved, blocks.req_to_blocks, engine.scheduler._chunkkv_plans]
+    left += [engine.scheduler._chunkkv_open, engine.runner.chunkkv.capture._queries]
+    total = engine.scheduler.chunkkv_tally.total
+    return {
+        "free_before": free,
+        "finished": len(done),
+        "aborted": aborted,
+        "left": [len(table) for table in left],
+        "compressed": total.requests,
+        "freed": total.freed,
+        "shared_at_end": sum(block.ref_cnt > 0 for block in engine.pool.blocks) - 1,
+    } | engine.counts()
+
+
+SCENARIOS = {"single": single, "together": together, "churn": churn}
+
+if __name__ == "__main__":
+    result = SCENARIOS[sys.argv[1]](json.load(sys.stdin))
+    with open(sys.argv[2], "w") as file:
+        json.dump(result, file)
