@@ -29,6 +29,9 @@
  */
 export * from "./ffi/compressor.ts";
 export { type DataOptions, type KvData, type NativeMemory, rowBytes } from "./ffi/data.ts";
+export { describeDevice } from "./ffi/device.ts";
+export * from "./ffi/device_buffer.ts";
+export * from "./ffi/device_results.ts";
 export * from "./ffi/enums.ts";
 export * from "./ffi/kept.ts";
 export * from "./ffi/kv_view.ts";
@@ -49,6 +52,7 @@ export {
   streamingLlm,
   type StreamingLlmOptions,
 } from "./ffi/params.ts";
+export type { AnyKept, AnyScores, KeptOn, ScoresOn } from "./ffi/place.ts";
 export * from "./ffi/query_view.ts";
 export * from "./ffi/scores.ts";
 export type {

@@ -3,11 +3,12 @@
  *
  * @module
  */
-import { type Isa, ISAS } from "./enums.ts";
-import type { Kept } from "./kept.ts";
-import { native, readText, usableIsas } from "./library.ts";
+import { type CompressorOptions, openContext } from "./compressor_options.ts";
+import { type Device, type Isa, ISAS } from "./enums.ts";
+import { native, readText } from "./library.ts";
+import { blocking, nonblocking } from "./native_call.ts";
 import { Held } from "./pack.ts";
-import type { Scores } from "./scores.ts";
+import { HOST, type KeptOn, onDevice, type Place, type ScoresOn } from "./place.ts";
 import {
   type ChunkScoresOptions,
   chunkScoreSteps,
@@ -15,23 +16,16 @@ import {
   compactSteps,
   type CompressOptions,
   compressSteps,
+  finishSteps,
   type ScoreOptions,
   scoreSteps,
   type SelectOptions,
   selectSteps,
-  type Step,
   type Steps,
 } from "./stages.ts";
-import { check, ChunkKvError, STATUS, unwrap } from "./status.ts";
-import { CONTEXT_PARAMS, packStruct } from "./structs.ts";
+import { check, ChunkKvError, unwrap } from "./status.ts";
 
-/** What a {@linkcode Compressor} computes with. */
-export interface CompressorOptions {
-  /** Threads, the calling one included; 0: one per core that this process may use. @default {0} */
-  threads?: number;
-  /** Instruction set of the kernels, one of `usableIsas()`. @default {"best"} */
-  isa?: Isa;
-}
+export type { CompressorOptions };
 
 /**
  * Scores, selects and compacts keys and values where they lie.
@@ -40,7 +34,13 @@ export interface CompressorOptions {
  * read and write the caller's memory without a copy: leave it alone until an `Async` method's
  * promise has settled. A compressor serves one call at a time; several of them are independent.
  *
+ * On a GPU (`device: "cuda"`) views hold `DeviceBuffer`s or addresses there, results stay there until
+ * they are downloaded, and stages return when their work is queued; what only the GPU can find, such
+ * as NaN, `finish` throws.
+ *
  * It owns native memory: declare it with `using`, or dispose it.
+ *
+ * @typeParam D The device.
  *
  * @example A cache of 200 tokens shrinks to 64, in place
  * ```ts
@@ -63,11 +63,12 @@ export interface CompressorOptions {
  * assertEquals(kept.at(0).length, 64);
  * ```
  */
-export class Compressor implements Disposable {
+export class Compressor<D extends Device = "cpu"> implements Disposable {
   static readonly #registry = new FinalizationRegistry<Deno.PointerObject>((context) =>
     native().ckv_context_free(context)
   );
 
+  readonly #place: Place;
   #context: Deno.PointerObject | null;
   #busy = false;
   #disposed = false;
@@ -75,30 +76,20 @@ export class Compressor implements Disposable {
   /**
    * Makes a context of its own threads.
    *
-   * @param options Threads and instruction set.
-   * @throws {ChunkKvError} `unsupported` if this CPU does not run `isa`, `invalid_argument` if an
-   * option is out of its range, or why the library cannot be opened.
+   * @param options Device, threads and instruction set.
+   * @throws {ChunkKvError} `unsupported` if this CPU does not run `isa` or CUDA cannot be used, and
+   * why; `invalid_argument` if an option is out of its range; or why the library cannot be opened.
    */
-  constructor(options: CompressorOptions = {}) {
-    const { threads = 0, isa = "best" } = options;
-    check(Object.hasOwn(ISAS, isa), `isa to be one of ${Object.keys(ISAS).join(", ")}`, isa);
-    check(
-      Number.isInteger(threads) && threads >= 0,
-      "threads to be an integer of at least 0",
-      threads,
-    );
-    const params = packStruct(CONTEXT_PARAMS, { num_threads: threads, isa: ISAS[isa] });
-    const created = new BigUint64Array(1);
-    const status = native().ckv_context_create(params, created);
-    if (status === STATUS.unsupported) {
-      throw new ChunkKvError(
-        "unsupported",
-        `Expected isa to be one that this CPU runs (${usableIsas().join(", ")}) but found ${isa}`,
-      );
-    }
-    unwrap(status, `Expected a context of ${threads} threads but found that none can be made`);
-    this.#context = Deno.UnsafePointer.create(created[0] ?? 0n);
-    if (this.#context !== null) Compressor.#registry.register(this, this.#context, this);
+  constructor(options: CompressorOptions<D> = {}) {
+    this.#context = openContext(options);
+    const { device = "cpu", deviceIndex = 0 } = options;
+    this.#place = device === "cuda" ? onDevice(deviceIndex) : HOST;
+    Compressor.#registry.register(this, this.#context, this);
+  }
+
+  /** The device in use. */
+  get device(): Device {
+    return this.#place.device;
   }
 
   /** The instruction set in use. */
@@ -130,13 +121,13 @@ export class Compressor implements Disposable {
    * @throws {ChunkKvError} `numeric` on NaN; `out_of_bounds` or `invalid_argument` on views that do
    * not fit; `busy`; `disposed`.
    */
-  score(options: ScoreOptions): Scores {
-    return this.#run((held) => scoreSteps(options, held));
+  score(options: ScoreOptions): ScoresOn<D> {
+    return this.#run((held) => scoreSteps(options, this.#place, held)) as ScoresOn<D>;
   }
 
   /** As {@linkcode Compressor.score}, on another thread. */
-  scoreAsync(options: ScoreOptions): Promise<Scores> {
-    return this.#runAsync((held) => scoreSteps(options, held));
+  async scoreAsync(options: ScoreOptions): Promise<ScoresOn<D>> {
+    return await this.#runAsync((held) => scoreSteps(options, this.#place, held)) as ScoresOn<D>;
   }
 
   /**
@@ -147,12 +138,12 @@ export class Compressor implements Disposable {
    * @throws {ChunkKvError} `invalid_argument` if the method has no chunks; `busy`; `disposed`.
    */
   chunkScores(options: ChunkScoresOptions): Float32Array<ArrayBuffer>[] {
-    return this.#run((held) => chunkScoreSteps(options, held));
+    return this.#run((held) => chunkScoreSteps(options, this.#place, held));
   }
 
   /** As {@linkcode Compressor.chunkScores}, on another thread. */
   chunkScoresAsync(options: ChunkScoresOptions): Promise<Float32Array<ArrayBuffer>[]> {
-    return this.#runAsync((held) => chunkScoreSteps(options, held));
+    return this.#runAsync((held) => chunkScoreSteps(options, this.#place, held));
   }
 
   /**
@@ -163,13 +154,13 @@ export class Compressor implements Disposable {
    * @throws {ChunkKvError} `numeric` on NaN; `out_of_bounds` or `invalid_argument` on views and
    * settings that do not fit; `busy`; `disposed`.
    */
-  select(options: SelectOptions): Kept {
-    return this.#run((held) => selectSteps(options, held));
+  select(options: SelectOptions): KeptOn<D> {
+    return this.#run((held) => selectSteps(options, this.#place, held)) as KeptOn<D>;
   }
 
   /** As {@linkcode Compressor.select}, on another thread. */
-  selectAsync(options: SelectOptions): Promise<Kept> {
-    return this.#runAsync((held) => selectSteps(options, held));
+  async selectAsync(options: SelectOptions): Promise<KeptOn<D>> {
+    return await this.#runAsync((held) => selectSteps(options, this.#place, held)) as KeptOn<D>;
   }
 
   /**
@@ -181,12 +172,12 @@ export class Compressor implements Disposable {
    * fit; `busy`; `disposed`.
    */
   compact(options: CompactOptions): void {
-    this.#run((held) => compactSteps(options, held));
+    this.#run((held) => compactSteps(options, this.#place, held));
   }
 
   /** As {@linkcode Compressor.compact}, on another thread. */
   async compactAsync(options: CompactOptions): Promise<void> {
-    await this.#runAsync((held) => compactSteps(options, held));
+    await this.#runAsync((held) => compactSteps(options, this.#place, held));
   }
 
   /**
@@ -196,13 +187,29 @@ export class Compressor implements Disposable {
    * @returns Kept indices of each layer.
    * @throws {ChunkKvError} As the single stages.
    */
-  compress(options: CompressOptions): Kept[] {
-    return this.#run((held) => compressSteps(options, held));
+  compress(options: CompressOptions): KeptOn<D>[] {
+    return this.#run((held) => compressSteps(options, this.#place, held)) as KeptOn<D>[];
   }
 
   /** As {@linkcode Compressor.compress}, on another thread. */
-  compressAsync(options: CompressOptions): Promise<Kept[]> {
-    return this.#runAsync((held) => compressSteps(options, held));
+  async compressAsync(options: CompressOptions): Promise<KeptOn<D>[]> {
+    return await this.#runAsync((held) => compressSteps(options, this.#place, held)) as KeptOn<D>[];
+  }
+
+  /**
+   * Waits for the work that is queued on a GPU; on the CPU there is none.
+   *
+   * @throws {ChunkKvError} What the GPU has found since the last time: `numeric` on NaN,
+   * `out_of_bounds` on entries of block tables and indices outside their memory. No row has moved
+   * since then.
+   */
+  finish(): void {
+    this.#run(finishSteps);
+  }
+
+  /** As {@linkcode Compressor.finish}, on another thread. */
+  finishAsync(): Promise<void> {
+    return this.#runAsync(finishSteps);
   }
 
   /** Frees the native memory, after a running call if there is one; doing it again is harmless. */
@@ -261,15 +268,4 @@ export class Compressor implements Disposable {
   #unwrap(context: Deno.PointerObject, status: number): void {
     unwrap(status, () => readText(native().ckv_context_error(context)) ?? "");
   }
-}
-
-// The stages differ in their parameters; a test compares the table with the header.
-type AnyStage<Result> = (context: Deno.PointerObject, ...args: Step["args"]) => Result;
-
-function blocking(context: Deno.PointerObject, step: Step): number {
-  return (native()[step.name] as AnyStage<number>)(context, ...step.args);
-}
-
-function nonblocking(context: Deno.PointerObject, step: Step): Promise<number> {
-  return (native()[`${step.name}_async`] as AnyStage<Promise<number>>)(context, ...step.args);
 }

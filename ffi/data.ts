@@ -3,18 +3,20 @@
  *
  * @module
  */
+import { DeviceBuffer } from "./device_buffer.ts";
 import { type Device, type Dtype, DTYPES } from "./enums.ts";
 import { check } from "./status.ts";
 
 /**
- * Memory of a view: a typed array, or an address with the bytes reachable there. The caller keeps
- * what lies behind an address alive and in place while a view of it is in use.
+ * Memory of a view: a typed array, memory of a GPU, or an address with the bytes reachable there.
+ * The caller keeps what lies behind an address alive and in place while a view of it is in use.
  */
 export type KvData =
   | Float32Array<ArrayBuffer>
   | Float16Array<ArrayBuffer>
   | Uint16Array<ArrayBuffer>
   | Uint8Array<ArrayBuffer>
+  | DeviceBuffer
   | NativeMemory;
 
 /** An address with the bytes reachable there. */
@@ -27,13 +29,13 @@ export interface NativeMemory {
 
 /** Memory, and the type of what lies in it. */
 export interface DataOptions {
-  /** The memory. A `Uint8Array` and an address may hold any element type. */
+  /** The memory. A `Uint8Array`, a `DeviceBuffer` and an address may hold any element type. */
   data: KvData;
   /**
    * Element type. A `Float32Array` is `f32` and a `Float16Array` is `f16`; all else needs it said.
    */
   dtype?: Dtype | undefined;
-  /** Where the data lies. @default {"cpu"} */
+  /** Where the data lies. @default {"cuda" for a DeviceBuffer, else "cpu"} */
   device?: Device | undefined;
 }
 
@@ -76,6 +78,22 @@ export function rowBytes(dtype: Dtype, elements: number): number {
     elements,
   );
   return elements / block.elements * block.bytes;
+}
+
+/**
+ * Where some memory lies.
+ *
+ * @param options The memory, and its device where the memory does not tell it.
+ * @returns The device.
+ * @throws {ChunkKvError} `invalid_argument` if that contradicts the memory.
+ */
+export function deviceOf({ data, device }: DataOptions): Device {
+  if (data instanceof DeviceBuffer || ArrayBuffer.isView(data)) {
+    const own = data instanceof DeviceBuffer ? "cuda" : "cpu";
+    check((device ?? own) === own, `device to be ${own} for a ${data.constructor.name}`, device);
+    return own;
+  }
+  return device ?? "cpu";
 }
 
 /**

@@ -3,7 +3,8 @@
  *
  * @module
  */
-import { type DataOptions, dtypeOf, type KvData, rowBytes } from "./data.ts";
+import { type DataOptions, deviceOf, dtypeOf, type KvData, rowBytes } from "./data.ts";
+import type { DeviceBuffer } from "./device_buffer.ts";
 import type { Device, Dtype } from "./enums.ts";
 import { check } from "./status.ts";
 
@@ -27,8 +28,8 @@ export interface KvView {
   readonly headDim: number;
   /** Tokens of each sequence; with `kvLens` the most of any. */
   readonly kvLen: number;
-  /** Tokens of each sequence, `[batch]`. */
-  readonly kvLens?: Int32Array<ArrayBuffer> | undefined;
+  /** Tokens of each sequence, `[batch]`, where the data is. */
+  readonly kvLens?: Int32Array<ArrayBuffer> | DeviceBuffer | undefined;
   /** Bytes from one sequence to the next (not paged). */
   readonly strideBatch: number;
   /** Bytes from one head to the next. */
@@ -39,8 +40,8 @@ export interface KvView {
   readonly strideBlock: number;
   /** Tokens of a block; 0 where not paged. */
   readonly blockSize: number;
-  /** Blocks of each sequence, `[batch, maxBlocks]`. */
-  readonly blockTable?: Int32Array<ArrayBuffer> | undefined;
+  /** Blocks of each sequence, `[batch, maxBlocks]`, where the data is. */
+  readonly blockTable?: Int32Array<ArrayBuffer> | DeviceBuffer | undefined;
   /** Entries in a row of `blockTable`. */
   readonly maxBlocks: number;
   /** Blocks in the memory: entries of `blockTable` lie in `[0, numBlocks)`. */
@@ -57,8 +58,11 @@ export interface KvShape {
   kvLen: number;
   /** Elements of a row. */
   headDim: number;
-  /** Tokens of each sequence, `[batch]`, where they differ; read at every use, not copied. */
-  kvLens?: Int32Array<ArrayBuffer> | undefined;
+  /**
+   * Tokens of each sequence, `[batch]`, where they differ; read at every use, not copied. On a GPU
+   * int32 there.
+   */
+  kvLens?: Int32Array<ArrayBuffer> | DeviceBuffer | undefined;
 }
 
 /** What {@linkcode contiguousKv} takes. */
@@ -156,9 +160,9 @@ export interface PagedKvOptions extends DataOptions, KvShape {
   blockSize: number;
   /** Blocks in the memory. */
   numBlocks: number;
-  /** Blocks of each sequence, `[batch, maxBlocks]`; read at every use, not copied. */
-  blockTable: Int32Array<ArrayBuffer>;
-  /** Entries in a row of `blockTable`. @default {blockTable.length / batch} */
+  /** Blocks of each sequence, `[batch, maxBlocks]`; read at every use, not copied. As `kvLens`. */
+  blockTable: Int32Array<ArrayBuffer> | DeviceBuffer;
+  /** Entries in a row of `blockTable`. @default {the entries of blockTable / batch} */
   maxBlocks?: number | undefined;
   /**
    * How a block's rows lie: `nhd` is `[blockSize, numKvHeads, headDim]`, `hnd` is
@@ -205,8 +209,8 @@ export function pagedKv(options: PagedKvOptions): KvView {
     blockSize,
   );
   check(layout === "nhd" || layout === "hnd", "layout to be nhd or hnd", layout);
-  const { maxBlocks = common.batch > 0 ? Math.floor(blockTable.length / common.batch) : 0 } =
-    options;
+  const entries = Math.floor(blockTable.byteLength / Int32Array.BYTES_PER_ELEMENT);
+  const { maxBlocks = common.batch > 0 ? Math.floor(entries / common.batch) : 0 } = options;
   const row = rowBytes(common.dtype, common.headDim);
   return {
     ...common,
@@ -222,7 +226,8 @@ export function pagedKv(options: PagedKvOptions): KvView {
 }
 
 function base(options: DataOptions & KvShape) {
-  const { data, device = "cpu", batch = 1, numKvHeads, headDim, kvLen, kvLens } = options;
+  const { data, batch = 1, numKvHeads, headDim, kvLen, kvLens } = options;
+  const device = deviceOf(options);
   const dtype = dtypeOf(options);
   rowBytes(dtype, headDim);
   return { data, dtype, device, batch, numKvHeads, headDim, kvLen, kvLens };

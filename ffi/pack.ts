@@ -3,12 +3,12 @@
  *
  * @module
  */
-import { DEVICES, DTYPES } from "./enums.ts";
-import type { Kept } from "./kept.ts";
+import { DeviceBuffer } from "./device_buffer.ts";
+import { type Device, DEVICES, DTYPES } from "./enums.ts";
 import type { KvData } from "./data.ts";
 import type { KvView } from "./kv_view.ts";
+import type { AnyKept, AnyScores } from "./place.ts";
 import type { QueryView } from "./query_view.ts";
-import type { Scores } from "./scores.ts";
 import { check } from "./status.ts";
 import { KEPT, KV_VIEW, packStruct, packStructs, QUERY_VIEW, SCORES } from "./structs.ts";
 
@@ -18,24 +18,38 @@ export type Packed = Uint8Array<ArrayBuffer>;
 /** What a native call reads or writes, held until the call has returned. */
 export class Held {
   #items: ArrayBufferView[] = [];
+  #buffers: DeviceBuffer[] = [];
+  #owned: Disposable[] = [];
 
   /**
-   * Holds an array and tells its address.
+   * Holds memory and tells its address.
    *
-   * @param array The array; `undefined` and empty ones have address 0.
+   * @param array The memory; `undefined` and empty arrays have address 0.
    * @returns The address.
-   * @throws {ChunkKvError} `invalid_argument` if the memory may shrink under the call.
+   * @throws {ChunkKvError} `invalid_argument` if the memory may shrink under the call; `disposed`.
    */
-  address(array: ArrayBufferView<ArrayBuffer> | undefined): bigint {
+  address(array: ArrayBufferView<ArrayBuffer> | DeviceBuffer | undefined): bigint {
+    if (array instanceof DeviceBuffer) {
+      const address = array.retain();
+      this.#buffers.push(array);
+      return address;
+    }
     if (array === undefined || array.byteLength === 0) return 0n;
     check(!array.buffer.resizable, "memory that does not shrink", "a resizable ArrayBuffer");
     this.#items.push(array);
     return Deno.UnsafePointer.value(Deno.UnsafePointer.of(array));
   }
 
+  /** Disposes something with the release: nobody else has it. */
+  own(temporary: Disposable): void {
+    this.#owned.push(temporary);
+  }
+
   /** Lets go of everything. */
   release(): void {
     this.#items.length = 0;
+    for (const buffer of this.#buffers.splice(0)) buffer.release();
+    for (const temporary of this.#owned.splice(0)) temporary[Symbol.dispose]();
   }
 }
 
@@ -48,10 +62,10 @@ export class Held {
  * @throws {ChunkKvError} `invalid_argument` if an array is shorter than the sizes say.
  */
 export function packKv(view: KvView, held: Held): Packed {
-  checkLens(view);
+  checkLens(view, view.device);
   if (view.blockSize > 0) {
     check(view.blockTable !== undefined, "a blockTable for blocks", "none");
-    checkLength("blockTable", view.blockTable, view.batch * view.maxBlocks);
+    checkTable("blockTable", view.blockTable, view.batch * view.maxBlocks, view.device);
   }
   return packStruct(KV_VIEW, {
     ...memory(view.data, held),
@@ -83,7 +97,8 @@ export function packKv(view: KvView, held: Held): Packed {
  */
 export function packQueries(view: QueryView, held: Held): Packed {
   if (view.logSumExp) {
-    checkLength("logSumExp", view.logSumExp, view.batch * view.numQHeads * view.window);
+    const rows = view.batch * view.numQHeads * view.window;
+    checkTable("logSumExp", view.logSumExp, rows, view.device);
   }
   return packStruct(QUERY_VIEW, {
     ...memory(view.data, held),
@@ -108,15 +123,15 @@ export function packQueries(view: QueryView, held: Held): Packed {
  * @returns The packed struct.
  * @throws {ChunkKvError} `invalid_argument` if an array is shorter than the sizes say.
  */
-export function packScores(scores: Scores, held: Held): Packed {
-  checkLens(scores);
+export function packScores(scores: AnyScores, held: Held): Packed {
+  checkLens(scores, scores.data instanceof DeviceBuffer ? "cuda" : "cpu");
   return packStruct(SCORES, {
     batch: scores.batch,
     num_heads: scores.numHeads,
     kv_len: scores.kvLen,
     kv_lens: held.address(scores.kvLens),
     data: held.address(scores.data),
-    count: scores.data.length,
+    count: scores.data.byteLength / 4,
   });
 }
 
@@ -127,7 +142,7 @@ export function packScores(scores: Scores, held: Held): Packed {
  * @param held Keeps their memory alive.
  * @returns The packed structs, one after the other.
  */
-export function packKept(kept: readonly Kept[], held: Held): Packed {
+export function packKept(kept: readonly AnyKept[], held: Held): Packed {
   return packStructs(
     KEPT,
     kept.map((one) => ({
@@ -141,15 +156,22 @@ export function packKept(kept: readonly Kept[], held: Held): Packed {
 }
 
 function memory(data: KvData, held: Held): { data: bigint; size_bytes: number } {
-  const address = "pointer" in data ? Deno.UnsafePointer.value(data.pointer) : held.address(data);
+  const address = "pointer" in data && !(data instanceof DeviceBuffer)
+    ? Deno.UnsafePointer.value(data.pointer)
+    : held.address(data);
   return { data: address, size_bytes: data.byteLength };
 }
 
-function checkLens({ kvLens, batch }: { kvLens?: Int32Array | undefined; batch: number }): void {
-  if (kvLens) checkLength("kvLens", kvLens, batch);
+type Table = Int32Array | Float32Array | DeviceBuffer;
+
+function checkLens({ kvLens, batch }: { kvLens?: Table | undefined; batch: number }, on: Device) {
+  if (kvLens) checkTable("kvLens", kvLens, batch, on);
 }
 
-// C cannot see how long these arrays are.
-function checkLength(name: string, array: { length: number }, least: number): void {
-  check(array.length >= least, `${name} to have at least ${least} entries`, array.length);
+// C cannot see how long these arrays are, nor where. Entries have 4 bytes.
+function checkTable(name: string, table: Table, least: number, on: Device): void {
+  const place = table instanceof DeviceBuffer ? "cuda" : "cpu";
+  check(place === on, `${name} on ${on}, where the data is,`, place);
+  const entries = Math.floor(table.byteLength / 4);
+  check(entries >= least, `${name} to have at least ${least} entries`, entries);
 }

@@ -3,7 +3,8 @@
  *
  * @module
  */
-import { type DataOptions, dtypeOf, type KvData, rowBytes } from "./data.ts";
+import { type DataOptions, deviceOf, dtypeOf, type KvData, rowBytes } from "./data.ts";
+import type { DeviceBuffer } from "./device_buffer.ts";
 import type { Device, Dtype } from "./enums.ts";
 
 /** The queries of the observation window of one layer; strides in bytes. */
@@ -29,7 +30,7 @@ export interface QueryView {
   /** Bytes from one window row to the next. */
   readonly strideRow: number;
   /** Log-sum-exp of each row's logits over all keys it sees, `[batch, numQHeads, window]`. */
-  readonly logSumExp?: Float32Array<ArrayBuffer> | undefined;
+  readonly logSumExp?: Float32Array<ArrayBuffer> | DeviceBuffer | undefined;
 }
 
 /** What {@linkcode queryView} takes. */
@@ -52,7 +53,7 @@ export interface QueryViewOptions extends DataOptions {
    * Log-sum-exp of each row's logits over all keys it sees, `[batch, numQHeads, window]`, where the
    * engine has it: then one pass over the keys is enough.
    */
-  logSumExp?: Float32Array<ArrayBuffer> | undefined;
+  logSumExp?: Float32Array<ArrayBuffer> | DeviceBuffer | undefined;
 }
 
 /**
@@ -78,7 +79,8 @@ export interface QueryViewOptions extends DataOptions {
  * ```
  */
 export function queryView(options: QueryViewOptions): QueryView {
-  const { data, batch = 1, numQHeads, window, headDim, device = "cpu", logSumExp } = options;
+  const { data, batch = 1, numQHeads, window, headDim, logSumExp } = options;
+  const device = deviceOf(options);
   const dtype = dtypeOf(options);
   const { strideRow = rowBytes(dtype, headDim) } = options;
   const { strideHead = window * strideRow } = options;

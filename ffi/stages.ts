@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { Kept } from "./kept.ts";
+import { DeviceBuffer } from "./device_buffer.ts";
 import type { KvView } from "./kv_view.ts";
 import type { QueryView } from "./query_view.ts";
 import { native } from "./library.ts";
@@ -15,14 +15,20 @@ import {
   type Method,
   packParams,
 } from "./params.ts";
-import { Scores } from "./scores.ts";
+import type { AnyKept, AnyScores, Place } from "./place.ts";
 import { check } from "./status.ts";
 import { LAYER, packStructs } from "./structs.ts";
 
 /** One native call on a context. */
 export interface Step {
   /** The function. */
-  name: "ckv_score" | "ckv_chunk_scores" | "ckv_select" | "ckv_compact" | "ckv_compress";
+  name:
+    | "ckv_score"
+    | "ckv_chunk_scores"
+    | "ckv_select"
+    | "ckv_compact"
+    | "ckv_compress"
+    | "ckv_context_finish";
   /** Its arguments after the context. */
   args: (Uint8Array<ArrayBuffer> | Deno.PointerValue | number | bigint)[];
 }
@@ -43,7 +49,7 @@ export interface ScoreOptions extends LogitOptions {
 /** What chunk scores come from. */
 export interface ChunkScoresOptions {
   /** Token scores. */
-  scores: Scores;
+  scores: AnyScores;
   /** The method that has chunks. */
   method: Extract<Method, { name: "chunkkv" }>;
 }
@@ -63,7 +69,7 @@ export interface SelectFromScoresOptions extends BudgetOptions {
   /** How tokens are chosen. */
   method: Method;
   /** Token scores. */
-  scores: Scores;
+  scores: AnyScores;
 }
 
 /** What selection takes. */
@@ -76,7 +82,7 @@ export interface CompactOptions {
   /** Values of the layer. */
   values?: KvView | undefined;
   /** What to keep. */
-  kept: Kept;
+  kept: AnyKept;
   /** Where the rows go: memory apart from their own. Left out: in place. */
   to?: { keys?: KvView | undefined; values?: KvView | undefined } | undefined;
 }
@@ -100,13 +106,13 @@ export interface CompressOptions extends BudgetOptions, LogitOptions {
 }
 
 /** Queries and keys to token scores. */
-export function* scoreSteps(options: ScoreOptions, held: Held): Steps<Scores> {
+export function* scoreSteps(options: ScoreOptions, place: Place, held: Held): Steps<AnyScores> {
   const { queries, keys, method } = options;
   const params = packParams(method, 1, options); // scores do not depend on the budget
   const heads = native().ckv_score_heads(params, keys.numKvHeads);
   check(heads > 0, "a method that scores tokens", method.name);
   const packedKeys = packKv(keys, held);
-  const scores = new Scores(keys.batch, heads, keys.kvLen, keys.kvLens);
+  const scores = place.scores({ ...keys, numHeads: heads });
   yield {
     name: "ckv_score",
     args: [params, packQueries(queries, held), packedKeys, packScores(scores, held)],
@@ -117,41 +123,49 @@ export function* scoreSteps(options: ScoreOptions, held: Held): Steps<Scores> {
 /** Token scores to chunk scores. */
 export function* chunkScoreSteps(
   { scores, method }: ChunkScoresOptions,
+  place: Place,
   held: Held,
 ): Steps<Float32Array<ArrayBuffer>[]> {
   check(method.name === "chunkkv", "a method that has chunks", method.name);
   const { window, chunkSize } = method;
   const chunksOf = (tokens: number) => Math.ceil(Math.max(tokens - window, 0) / chunkSize);
   const maxChunks = chunksOf(scores.kvLen);
-  const data = new Float32Array(scores.batch * maxChunks);
-  const address = Deno.UnsafePointer.create(held.address(data));
+  const count = scores.batch * maxChunks;
+  const memory = place.floats(count);
+  if (memory instanceof DeviceBuffer) held.own(memory);
+  const address = Deno.UnsafePointer.create(held.address(memory));
   yield {
     name: "ckv_chunk_scores",
-    args: [packParams(method, 1), packScores(scores, held), address, BigInt(data.length)],
+    args: [packParams(method, 1), packScores(scores, held), address, BigInt(count)],
   };
+  const data = memory instanceof DeviceBuffer
+    ? memory.downloadInto(new Float32Array(count))
+    : memory;
+  const kvLens = lensOf(scores);
   return Array.from({ length: scores.batch }, (_, b) => {
     const begin = b * maxChunks;
-    return data.subarray(begin, begin + chunksOf(scores.kvLens?.[b] ?? scores.kvLen));
+    return data.subarray(begin, begin + chunksOf(kvLens?.[b] ?? scores.kvLen));
   });
 }
 
 /** Queries and keys, or token scores, to kept indices. */
-export function* selectSteps(options: SelectOptions, held: Held): Steps<Kept> {
+export function* selectSteps(options: SelectOptions, place: Place, held: Held): Steps<AnyKept> {
   const { method } = options;
   const source = "scores" in options ? options.scores : options.keys;
   const budget = budgetFor(method, options, longest(source));
-  let scores: Scores;
+  let scores: AnyScores;
   if ("scores" in options) {
     scores = options.scores;
   } else if (native().ckv_score_heads(packParams(method, budget), 1) > 0) {
     const { queries, keys } = options;
     check(queries !== undefined, `queries for ${method.name}`, "none");
-    scores = yield* scoreSteps({ ...options, queries, keys }, held);
+    scores = yield* scoreSteps({ ...options, queries, keys }, place, held);
   } else {
-    scores = new Scores(source.batch, 0, source.kvLen, source.kvLens);
+    scores = place.scores({ ...options.keys, numHeads: 0 });
   }
+  if (!("scores" in options) && Symbol.dispose in scores) held.own(scores);
   const params = packParams(method, budget);
-  const kept = new Kept(
+  const kept = place.kept(
     scores.batch,
     native().ckv_kept_heads(params, scores.numHeads),
     native().ckv_kept_capacity(params, scores.kvLen),
@@ -161,7 +175,11 @@ export function* selectSteps(options: SelectOptions, held: Held): Steps<Kept> {
 }
 
 /** Rows moved. */
-export function* compactSteps(options: CompactOptions, held: Held): Steps<void> {
+export function* compactSteps(
+  options: CompactOptions,
+  place: Place,
+  held: Held,
+): Steps<void> {
   const { keys, values, kept, to } = options;
   check(keys !== undefined || values !== undefined, "keys or values to compact", "neither");
   const both = keys !== undefined && values !== undefined;
@@ -185,7 +203,9 @@ export function* compactSteps(options: CompactOptions, held: Held): Steps<void> 
   const [valuesFrom, valuesTo] = [...source(values), ...source(to?.values)];
   if (keysFrom && valuesFrom) {
     // Keeping nothing moves nothing, but finds what is wrong with the values before keys move.
-    const none = packKept([new Kept(kept.batch, kept.numHeads, 0)], held);
+    const nothing = place.kept(kept.batch, kept.numHeads, 0);
+    if (Symbol.dispose in nothing) held.own(nothing);
+    const none = packKept([nothing], held);
     yield { name: "ckv_compact", args: [valuesFrom, valuesTo ?? null, none] };
   }
   if (keysFrom) yield { name: "ckv_compact", args: [keysFrom, keysTo ?? null, packedKept] };
@@ -193,7 +213,11 @@ export function* compactSteps(options: CompactOptions, held: Held): Steps<void> 
 }
 
 /** All stages for all layers. */
-export function* compressSteps(options: CompressOptions, held: Held): Steps<Kept[]> {
+export function* compressSteps(
+  options: CompressOptions,
+  place: Place,
+  held: Held,
+): Steps<AnyKept[]> {
   const { layers, method } = options;
   const first = layers[0];
   if (first === undefined) return [];
@@ -201,7 +225,7 @@ export function* compressSteps(options: CompressOptions, held: Held): Steps<Kept
   const params = packParams(method, budgetFor(method, options, longest(first.keys)), options);
   const heads = native().ckv_kept_heads(params, numKvHeads);
   const capacity = native().ckv_kept_capacity(params, kvLen);
-  const kept = layers.map(() => new Kept(batch, heads, capacity));
+  const kept = layers.map(() => place.kept(batch, heads, capacity));
   const packedLayers = packStructs(
     LAYER,
     layers.map(({ queries, keys, values }) => ({
@@ -217,8 +241,22 @@ export function* compressSteps(options: CompressOptions, held: Held): Steps<Kept
   return kept;
 }
 
-function longest({ kvLen, kvLens, batch }: Pick<KvView, "kvLen" | "kvLens" | "batch">): number {
-  return kvLens ? Math.max(0, ...kvLens.subarray(0, batch)) : kvLen;
+/** Queued work done. */
+export function* finishSteps(): Steps<void> {
+  yield { name: "ckv_context_finish", args: [] };
+}
+
+type Sequences = Pick<KvView, "kvLen" | "kvLens" | "batch">;
+
+// On a GPU lengths are out of sight; kvLen is the most of any.
+function longest(view: Sequences): number {
+  const kvLens = view.kvLens instanceof DeviceBuffer ? undefined : lensOf(view);
+  return kvLens ? Math.max(0, ...kvLens) : view.kvLen;
+}
+
+function lensOf({ kvLens, batch }: Sequences): Int32Array | undefined {
+  if (kvLens instanceof DeviceBuffer) return kvLens.downloadInto(new Int32Array(batch));
+  return kvLens?.subarray(0, batch);
 }
 
 function checkSameSequences(name: string, view: KvView, like: KvView): void {
@@ -228,9 +266,11 @@ function checkSameSequences(name: string, view: KvView, like: KvView): void {
     `${name} of ${like.numKvHeads} kv heads`,
     view.numKvHeads,
   );
+  if (like.kvLens instanceof DeviceBuffer && like.kvLens === view.kvLens) return;
+  const [ownLens, likeLens] = [lensOf(view), lensOf(like)];
   for (let b = 0; b < like.batch; b++) {
-    const expected = like.kvLens?.[b] ?? like.kvLen;
-    const found = view.kvLens?.[b] ?? view.kvLen;
+    const expected = likeLens?.[b] ?? like.kvLen;
+    const found = ownLens?.[b] ?? view.kvLen;
     check(found === expected, `sequence ${b} of ${name} to have ${expected} tokens`, found);
   }
 }

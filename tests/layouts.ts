@@ -75,7 +75,8 @@ export function makeCache(layout: Layout, shape: Shape): Cache {
       layout: layout === "hnd" ? "hnd" : "nhd",
     });
     const offset: RowOffset = (b, head, token) =>
-      view.blockTable![b * maxBlocks + Math.floor(token / blockSize)]! * strideBlock +
+      (view.blockTable as Int32Array)[b * maxBlocks + Math.floor(token / blockSize)]! *
+        strideBlock +
       (token % blockSize) * view.strideToken + head * view.strideHead;
     return { bytes, view, offset };
   }

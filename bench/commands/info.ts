@@ -4,7 +4,7 @@
  * @module
  */
 import type { Command } from "commander";
-import { libraryPath, libraryVersion, usableIsas } from "chunkkv";
+import { describeDevice, libraryPath, libraryVersion, usableIsas } from "chunkkv";
 import { llamaEngine, preloadLibraryPath } from "chunkkv/llama-cpp";
 import { results, writeJson } from "../report/results.ts";
 import { formatTable } from "../report/table.ts";
@@ -32,7 +32,7 @@ export function addInfo(program: Command): void {
       const rows = [
         attempt("library", () => `${libraryVersion()}, ${libraryPath()}`),
         attempt("instruction sets", () => usableIsas().join(", ")),
-        { what: "cuda", found: "none: this version computes on the CPU" },
+        attempt("cuda", () => describeDevice("cuda")),
         await engineRow(),
         attempt("preloaded library", preloadLibraryPath),
       ];
