@@ -116,11 +116,11 @@ export class Compaction {
       this.#fresh = this.#core.pool.allocate(this.#table.blocksFor(rows));
       target = new PagedBatch(this.#core.pages, [{ blocks: this.#fresh, length: rows }]);
     }
+    const { pages } = this.#core;
     return this.#kept.map((kept, layer) => ({
-      keys: this.#batch.keys(layer),
-      values: this.#batch.values(layer),
+      ...pages.moved(layer, this.#batch),
       kept: first > 0 ? withoutFirst(kept, first) : kept,
-      to: target && { keys: target.keys(layer), values: target.values(layer) },
+      to: target && pages.moved(layer, target),
     }));
   }
 

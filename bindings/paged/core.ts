@@ -77,14 +77,8 @@ export class PagedCore implements Disposable {
     const source = { ...tables, blockTable: Int32Array.of(from) };
     const target = { ...tables, blockTable: Int32Array.of(to) };
     for (let layer = 0; layer < this.pages.layers.length; layer++) {
-      const view = (which: "keys" | "values", of: typeof source) =>
-        this.pages.view(layer, which, of);
-      this.#copier.compact({
-        keys: view("keys", source),
-        values: view("values", source),
-        kept,
-        to: { keys: view("keys", target), values: view("values", target) },
-      });
+      const to = this.pages.moved(layer, target);
+      this.#copier.compact({ ...this.pages.moved(layer, source), kept, to });
     }
   }
 

@@ -64,8 +64,15 @@ export interface LayerPages {
   readonly values: KvView;
 }
 
+/** Lengths and blocks of sequences. */
+export type Tables = Pick<KvView, "batch" | "kvLen" | "kvLens" | "maxBlocks" | "blockTable">;
+
+/** The library's largest row, in elements. */
+const MAX_HEAD_DIM = 1024;
+
 /** Memory of all layers. */
 export class Pages {
+  readonly #layout: PageLayout;
   /** Tokens of a block. */
   readonly blockSize: number;
   /** Blocks of each layer. */
@@ -93,6 +100,7 @@ export class Pages {
       memory?.length,
     );
     const rows = numKvHeads * blockSize * rowBytes(dtype, headDim);
+    this.#layout = layout;
     this.blockSize = blockSize;
     this.numBlocks = numBlocks;
     this.blockBytes = 2 * rows * numLayers;
@@ -117,10 +125,21 @@ export class Pages {
   view(
     layer: number,
     which: keyof LayerPages,
-    tables: Pick<KvView, "batch" | "kvLen" | "kvLens" | "maxBlocks" | "blockTable">,
+    tables: Tables,
   ): KvView {
     const { batch, kvLen, kvLens, maxBlocks, blockTable } = tables;
     return { ...this.layer(layer)[which], batch, kvLen, kvLens, maxBlocks, blockTable };
+  }
+
+  /**
+   * What of a layer moves when its rows do: keys and values, or both as one where a value lies right
+   * after its key, since longer pieces are copied faster.
+   */
+  moved(layer: number, tables: Tables): { keys: KvView; values?: KvView | undefined } {
+    const keys = this.view(layer, "keys", tables);
+    const isOne = this.#layout === "fused" && 2 * keys.headDim <= MAX_HEAD_DIM;
+    if (isOne) return { keys: { ...keys, headDim: 2 * keys.headDim } };
+    return { keys, values: this.view(layer, "values", tables) };
   }
 
   /** A layer by its number. */

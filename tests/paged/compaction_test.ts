@@ -136,6 +136,29 @@ Deno.test("every method of the library works on pages of every layout", () => {
   }
 });
 
+Deno.test("fused rows that are too wide to move as one move as two", () => {
+  for (const headDim of [512, 513, 1024]) {
+    using cache = makeCache({ layout: "fused", headDim, prefixCaching: false });
+    using sequence = cache.createSequence();
+    const { slotMapping } = sequence.append(9);
+    const keys = Float32Array.from({ length: 9 * headDim }, (_, i) => i);
+    for (const layer of [0, 1]) {
+      cache.write(layer, { slotMapping, keys, values: keys.map((value) => -value) });
+    }
+    using fork = sequence.fork();
+    for (const one of [fork, sequence]) { // out, and then in place
+      one.compact({ kept: bothLayers(2, 8) });
+      const { data } = cache.layer(1).keys;
+      assert(data instanceof Uint8Array);
+      const begin = one.blocks[0]! * 4 * 2 * headDim;
+      const rows = new Float32Array(data.buffer).subarray(begin, begin + 4 * headDim);
+      const expected = [2, 8].map((t) => keys.subarray(t * headDim, (t + 1) * headDim))
+        .flatMap((row) => [...row, ...row.map((value) => -value)]);
+      assertEquals([...rows], expected);
+    }
+  }
+});
+
 Deno.test("keeping everything changes nothing", () => {
   using cache = makeCache();
   using sequence = cache.createSequence();
