@@ -6,10 +6,8 @@
  */
 import { Command } from "commander";
 
-import { ARCHITECTURES, buildCuda, buildCudaTest } from "./cuda.ts";
+import { ARCHITECTURES, buildCuda, buildCudaTest, installCudaTools } from "./cuda.ts";
 import { explain } from "./process.ts";
-import { buildTools, cudaTools } from "./python.ts";
-import { runSteps } from "./steps.ts";
 
 const program = new Command("deno task build:cuda")
   .description("Builds libchunkkv_cuda, and what tests it, with nvcc from PyPI.")
@@ -22,8 +20,7 @@ try {
   if (unknown) {
     throw new Error(`Expected --arch to be of ${ARCHITECTURES.join(", ")} but found ${unknown}`);
   }
-  const { failed } = await runSteps([buildTools, cudaTools], console.error);
-  if (failed.length > 0) Deno.exit(1);
+  await installCudaTools();
   await buildCuda(arch);
   await buildCudaTest();
 } catch (error) {

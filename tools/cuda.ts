@@ -11,7 +11,8 @@ import { ensureWritable } from "./cache.ts";
 import { buildNative } from "./native.ts";
 import { buildDir, exists, libraryName, repoRoot, sitePackagesFile } from "./paths.ts";
 import { run, which } from "./process.ts";
-import { nvccPath } from "./python.ts";
+import { buildTools, cudaTools, nvccPath } from "./python.ts";
+import { runSteps } from "./steps.ts";
 import { findToolchain } from "./toolchain.ts";
 
 /** Machine code for these; PTX of the first serves all later ones. */
@@ -22,6 +23,16 @@ const LIBRARY = "libchunkkv_cuda.so";
 // The host's code needs no C++ runtime, so the library links like one in C.
 const HOST_FLAGS = "-fPIC,-fvisibility=hidden,-fno-exceptions,-fno-rtti,-fno-threadsafe-statics," +
   "-Wall,-Wextra,-Werror";
+
+/**
+ * Installs the compilers where they are missing.
+ *
+ * @throws {Error} If one cannot be installed; why has been printed.
+ */
+export async function installCudaTools(): Promise<void> {
+  const { failed } = await runSteps([buildTools, cudaTools], console.error);
+  if (failed.length > 0) throw new Error("Expected the CUDA compiler but it cannot be installed");
+}
 
 /** Where the library is built: beside libchunkkv, which looks for it there. */
 export function cudaLibrary(): string {

@@ -4,11 +4,13 @@
  * @module
  */
 import { basename, join } from "node:path";
+import process from "node:process";
 
 import { arm64 } from "./arm64.ts";
+import { buildCuda, buildCudaTest, cudaTestDir, installCudaTools } from "./cuda.ts";
 import { buildLlamaServer } from "./llama_server.ts";
 import { buildNative } from "./native.ts";
-import { buildDir, exists, repoRoot } from "./paths.ts";
+import { buildDir, exists, libraryName, repoRoot } from "./paths.ts";
 import { tee } from "./process.ts";
 import { sanitizers } from "./sanitizers.ts";
 import { type Counts, readSummary, sum } from "./test_summary.ts";
@@ -25,9 +27,18 @@ export const SUITES: Record<string, Suite> = {
     return await runCTests(join(buildDir(), "tests"), {});
   },
   deno: (filter) =>
-    runDeno(filter, ["--trace-leaks", "--ignore=tests/golden,tests/preload", "tests"]),
+    runDeno(filter, ["--trace-leaks", "--ignore=tests/golden,tests/preload,tests/cuda", "tests"]),
   examples: (filter) => runDeno(filter, ["--doc", ...sources()]),
   golden: (filter) => runDeno(filter, ["--trace-leaks", "tests/golden"]),
+  device: async (filter) => {
+    if (process.platform !== "linux") return { passed: 0, failed: 0, skipped: 1 };
+    await buildNative();
+    const env = { CHUNKKV_CUDA_LIBRARY: join(buildDir(), libraryName("chunkkv_cuda_fake")) };
+    return sum([
+      await runProgram([join(cudaTestDir(), "cuda_test"), "--quick"], env),
+      await runDeno(filter, ["--trace-leaks", "tests/cuda/device_test.ts"], env),
+    ]);
+  },
   sanitize: async () => {
     const { toolchain, defines, env, says } = await sanitizers();
     console.log(`With ${says}`);
@@ -42,6 +53,15 @@ export const SUITES: Record<string, Suite> = {
     const env = { CKV_TEST_ROUNDS: "1" };
     return await runCTests(join(build.folder, "tests"), env, [emulator]);
   },
+  cuda: async (filter) => {
+    await installCudaTools();
+    await buildCuda();
+    await buildCudaTest();
+    return sum([
+      await runProgram([join(cudaTestDir(), "cuda_test"), "--quick", "--device", "cpu"], {}),
+      await runDeno(filter, ["tests/cuda/refusal_test.ts"]),
+    ]);
+  },
   preload: async (filter) => {
     await buildLlamaServer();
     return await runDeno(filter, ["--allow-net=127.0.0.1", "tests/preload"]);
@@ -49,7 +69,7 @@ export const SUITES: Record<string, Suite> = {
 };
 
 /** The suites that run where none is named. */
-export const DEFAULT_SUITES = ["native", "deno", "examples", "golden"];
+export const DEFAULT_SUITES = ["native", "deno", "device", "examples", "golden"];
 
 async function runCTests(
   folder: string,
@@ -63,21 +83,27 @@ async function runCTests(
   if (programs.length === 0) throw new Error(`Expected C tests in ${folder} but found none`);
   const all: Counts[] = [];
   for (const program of programs) {
-    console.log(`-- ${program}`);
-    const { code, output } = await tee([...emulator, join(folder, program)], {
-      cwd: repoRoot(),
-      env,
-    });
-    if (code !== 0) console.log(`${program} ended with exit code ${code}`);
-    all.push(readSummary(output, code));
+    all.push(await runProgram([...emulator, join(folder, program)], env));
   }
   return sum(all);
 }
 
-async function runDeno(filter: string | undefined, args: string[]): Promise<Counts> {
+async function runProgram(command: string[], env: Record<string, string>): Promise<Counts> {
+  const name = command.map((word) => basename(word)).join(" ");
+  console.log(`-- ${name}`);
+  const { code, output } = await tee(command, { cwd: repoRoot(), env });
+  if (code !== 0) console.log(`${name} ended with exit code ${code}`);
+  return readSummary(output, code);
+}
+
+async function runDeno(
+  filter: string | undefined,
+  args: string[],
+  env: Record<string, string> = {},
+): Promise<Counts> {
   const filters = filter === undefined ? [] : ["--filter", filter];
   const command = [Deno.execPath(), "test", ...PERMISSIONS, ...filters, ...args];
-  const { code, output } = await tee(command, { cwd: repoRoot(), env: { NO_COLOR: "1" } });
+  const { code, output } = await tee(command, { cwd: repoRoot(), env: { NO_COLOR: "1", ...env } });
   return readSummary(output, code);
 }
 
