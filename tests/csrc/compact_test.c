@@ -128,9 +128,10 @@ static int32_t blocks_of(const ckv_kv_view *v, int32_t b) {
 // Keys and values of fused pages, in place or out to other blocks of the same pool; all bytes of
 // the pool are compared with the rows moved one by one.
 static void test_pool(ckv_context *context, int round) {
-  static int32_t indices[3 * 4 * 130], lens[3];
+  enum { LONGEST = 600 };  // as many as MAX_BYTES has room for
+  static int32_t indices[3 * 4 * LONGEST], lens[3];
   static layout from, to;
-  random_shape(&from, 130);
+  random_shape(&from, round % 16 == 0 ? LONGEST : 130);
   from.view.block_size = test_int(1, 20);
   const int32_t most = (from.view.kv_len + from.view.block_size - 1) / from.view.block_size;
   const int32_t dealt = from.view.batch * most, num_blocks = 2 * dealt + test_int(0, 3);
@@ -143,7 +144,8 @@ static void test_pool(ckv_context *context, int round) {
     deck[j] = i;
   }
   memcpy(from.table, deck, sizeof(int32_t) * (size_t)dealt);
-  ckv_kept kept = {sizeof kept, v->batch, test_int(0, 1) ? 1 : v->num_kv_heads, 130, indices, lens};
+  ckv_kept kept = {sizeof kept, v->batch, test_int(0, 1) ? 1 : v->num_kv_heads,
+                   LONGEST,     indices,  lens};
   random_kept(v, &kept, test_int(0, 1) ? 1 : test_int(2, 20));
   const int out = test_int(0, 1);
   to = from;
