@@ -167,6 +167,7 @@ const COLUMNS = [
   { heading: "GFLOP/s", text: (row: KernelRow) => decimals(row.gflop_s, 1), ...RIGHT },
   { heading: "limit ms", text: (row: KernelRow) => decimals(row.limit_ms, 3), ...RIGHT },
   { heading: "of limit", text: (row: KernelRow) => decimals(row.of_limit, 2), ...RIGHT },
+  { heading: "of runs", text: (row: KernelRow) => decimals(row.of_runs, 2), ...RIGHT },
 ];
 
 function legend(
@@ -186,5 +187,6 @@ of limit = limit ms / ms; ms is the shortest run, on layers that take turns so t
 score: QK^T counted once at the FMA (bf16: dot-product) peak, or the keys read once, the longer
 select: the token scores read once
 compact: kept rows of keys and values, in place, each byte read once and written once, at the copy bandwidth
+of runs: the plainest copy of the very same rows, their places known before, takes the limit's place
 sum: the three after each other`.trim();
 }

@@ -6,6 +6,7 @@
 import { type Isa, ISAS, usableIsas } from "chunkkv";
 import { libraryPaths } from "../../ffi/library_path.ts";
 import { openLibrary } from "../../ffi/open_library.ts";
+import type { Packed } from "../../ffi/pack.ts";
 
 const SYMBOLS = {
   ckv_limits_abi_version: { parameters: [], result: "u32" },
@@ -13,9 +14,13 @@ const SYMBOLS = {
   ckv_limits_dot_gflops: { parameters: ["i32", "i32"], result: "f64" },
   ckv_limits_read_gbs: { parameters: ["i32", "i64"], result: "f64" },
   ckv_limits_copy_gbs: { parameters: ["i32", "i64"], result: "f64" },
+  ckv_limits_runs_seconds: {
+    parameters: ["i32", "buffer", "i32", "buffer", "f64"],
+    result: "f64",
+  },
 } as const;
 
-const ABI_VERSION = 1;
+const ABI_VERSION = 2;
 /** Memory that is read and copied: several times a last-level cache. */
 const BYTES = 256 * 2 ** 20;
 
@@ -39,6 +44,47 @@ export interface Limits {
  * @throws {ChunkKvError} If the library is not built.
  */
 export function measureLimits(threads: number, isa: Isa): Limits {
+  using library = openLimits();
+  const wide = ISAS[isa === "serial" ? usableIsas().at(-1) ?? isa : isa];
+  const { symbols } = library;
+  const limits = {
+    read_gb_s: symbols.ckv_limits_read_gbs(threads, BigInt(BYTES)),
+    copy_gb_s: symbols.ckv_limits_copy_gbs(threads, BigInt(BYTES)),
+    fma_gflop_s: symbols.ckv_limits_fma_gflops(threads, wide),
+    dot_gflop_s: symbols.ckv_limits_dot_gflops(threads, wide),
+  };
+  const missing = Object.entries(limits).find(([, value]) => value < 0);
+  if (missing) throw new Error(`Expected memory to measure ${missing[0]} but found none`);
+  return limits;
+}
+
+/**
+ * Times the plainest copy of the very rows that compaction moves, from a list made before.
+ *
+ * @param threads Threads that share the work.
+ * @param views Packed views of all layers, keys and values in turn.
+ * @param kept The packed kept indices.
+ * @param seconds About how long each of three loops is repeated.
+ * @returns Milliseconds of the shortest run, keys and values of one layer.
+ * @throws {ChunkKvError} If the library is not built.
+ */
+export function measureRuns(
+  threads: number,
+  views: Packed[],
+  kept: Packed,
+  seconds: number,
+): number {
+  using library = openLimits();
+  const size = views[0]?.byteLength ?? 0;
+  const joined = new Uint8Array(size * views.length);
+  views.forEach((view, i) => joined.set(view, i * size));
+  const { ckv_limits_runs_seconds } = library.symbols;
+  const found = ckv_limits_runs_seconds(threads, joined, views.length, kept, seconds);
+  if (found < 0) throw new Error("Expected memory for a list of runs but found none");
+  return found * 1000;
+}
+
+function openLimits() {
   const [path = "libchunkkv_limits"] = libraryPaths("chunkkv_limits", "CHUNKKV_LIMITS").candidates;
   const library = openLibrary({
     name: "libchunkkv_limits",
@@ -46,21 +92,7 @@ export function measureLimits(threads: number, isa: Isa): Limits {
     symbols: SYMBOLS,
     abi: { symbol: "ckv_limits_abi_version", expected: ABI_VERSION },
   });
-  try {
-    const wide = ISAS[isa === "serial" ? usableIsas().at(-1) ?? isa : isa];
-    const { symbols } = library;
-    const limits = {
-      read_gb_s: symbols.ckv_limits_read_gbs(threads, BigInt(BYTES)),
-      copy_gb_s: symbols.ckv_limits_copy_gbs(threads, BigInt(BYTES)),
-      fma_gflop_s: symbols.ckv_limits_fma_gflops(threads, wide),
-      dot_gflop_s: symbols.ckv_limits_dot_gflops(threads, wide),
-    };
-    const missing = Object.entries(limits).find(([, value]) => value < 0);
-    if (missing) throw new Error(`Expected memory to measure ${missing[0]} but found none`);
-    return limits;
-  } finally {
-    library.close();
-  }
+  return { symbols: library.symbols, [Symbol.dispose]: () => library.close() };
 }
 
 /** The higher of two measurements: the machine can do both. */

@@ -7,7 +7,7 @@ import { budgetFor, chunkKv, type Compressor, Kept, Scores } from "chunkkv";
 import { native, readText } from "../../ffi/library.ts";
 import { Held, packKept, packKv, packQueries, packScores } from "../../ffi/pack.ts";
 import { packParams } from "../../ffi/params.ts";
-import type { Limits } from "./limits.ts";
+import { type Limits, measureRuns } from "./limits.ts";
 import { cacheBytes, type Case, makeWorkload } from "./workload.ts";
 
 /** Shortest and median time of a stage. */
@@ -23,6 +23,8 @@ export interface Times {
   score: Timing;
   select: Timing;
   compact: Timing;
+  /** Milliseconds of the plainest copy of the very rows that compaction moves. */
+  runs_ms: number;
   /** Tokens kept of all sequences. */
   kept: number;
 }
@@ -46,6 +48,8 @@ export interface KernelRow extends Timing {
   limit_ms: number;
   /** Limit time / our time. */
   of_limit: number;
+  /** Time of the plainest copy of the very same rows / our time; null where nothing is copied. */
+  of_runs: number | null;
 }
 
 /**
@@ -84,7 +88,8 @@ export function timeStages(compressor: Compressor, what: Case, seconds: number):
     const compact = repeat(layers.length, seconds, (layer) => {
       for (const view of packed.layers[layer]!) call(ckv_compact(context, view, null, packed.kept));
     });
-    return { score, select, compact, kept: kept.lens.reduce((sum, len) => sum + len, 0) };
+    const runs_ms = measureRuns(compressor.threads, packed.layers.flat(), packed.kept, seconds / 3);
+    return { score, select, compact, runs_ms, kept: kept.lens.reduce((sum, len) => sum + len, 0) };
   } finally {
     held.release();
   }
@@ -120,6 +125,7 @@ export function rowsOf(
 ): KernelRow[] {
   const { shape, n, batch, dtype, layout } = what;
   const gflop = 2 * batch * what.heads * what.window * n * what.headDim / 1e9;
+  // The queries are bf16 then, too.
   const peak = dtype === "bf16"
     ? Math.max(limits.fma_gflop_s, limits.dot_gflop_s)
     : limits.fma_gflop_s;
@@ -153,6 +159,7 @@ export function rowsOf(
     gb_s: work.bytes / ms / 1e6,
     gflop_s: work.gflop === null ? null : work.gflop / ms * 1000,
     of_limit: work.limit_ms / ms,
+    of_runs: stage === "compact" ? times.runs_ms / ms : null,
   });
   const names = ["score", "select", "compact"] as const;
   const sum = (value: (name: typeof names[number]) => number) =>

@@ -62,7 +62,7 @@ export function cacheBytes({ dtype, headDim, kvHeads, n, batch }: Case): number 
  * larger than the caches, so that rows come from memory.
  */
 export function makeWorkload(what: Case, turnBytes: number): Workload {
-  const { dtype, headDim, kvHeads, n, batch, heads, window } = what;
+  const { dtype, headDim, kvHeads, n, batch } = what;
   const bytes = cacheBytes(what);
   const count = Math.ceil(turnBytes / (2 * 2 * bytes * what.keep)) + 1;
   const memory = randomRows(2 * count * bytes, dtype, headDim);
@@ -71,10 +71,7 @@ export function makeWorkload(what: Case, turnBytes: number): Workload {
     keys: cache(memory.subarray(2 * layer * bytes, (2 * layer + 1) * bytes)),
     values: cache(memory.subarray((2 * layer + 1) * bytes, (2 * layer + 2) * bytes)),
   }));
-  const data = new Float32Array(batch * heads * window * headDim);
-  const next = random(1);
-  for (let i = 0; i < data.length; i++) data[i] = next() * 2 - 1;
-  const queries = queryView({ data, batch, numQHeads: heads, window, headDim });
+  const queries = randomQueries(what);
   return { queries, layers };
 
   function viewsOf({ layout }: Case): (data: Uint8Array<ArrayBuffer>) => KvView {
@@ -87,6 +84,18 @@ export function makeWorkload(what: Case, turnBytes: number): Workload {
     const blocks = { blockSize, numBlocks: blockTable.length, blockTable };
     return (data) => pagedKv({ data, ...common, ...blocks });
   }
+}
+
+/** As engines have them: of the keys' type where that is bf16, f32 else. */
+function randomQueries({ dtype, batch, heads, window, headDim }: Case): QueryView {
+  const data = new Float32Array(batch * heads * window * headDim);
+  const next = random(1);
+  for (let i = 0; i < data.length; i++) data[i] = next() * 2 - 1;
+  const sizes = { batch, numQHeads: heads, window, headDim };
+  if (dtype !== "bf16") return queryView({ data, ...sizes });
+  // bf16 is the upper half of f32.
+  const bits = Uint16Array.from(new Uint32Array(data.buffer), (word) => word >>> 16);
+  return queryView({ data: bits, dtype, ...sizes });
 }
 
 /** Rows of small finite numbers: some MiB of them, again and again. */

@@ -17,7 +17,7 @@ async function rows(args: string[]): Promise<Record<string, KernelRow>> {
       json,
     ]);
     assertEquals(code, 0, stderr);
-    for (const words of ["of limit", "memory read", "copy", "FMA", "QK^T"]) {
+    for (const words of ["of limit", "of runs", "memory read", "copy", "FMA", "QK^T"]) {
       assertStringIncludes(stdout, words);
     }
     const results = JSON.parse(await Deno.readTextFile(json));
@@ -38,6 +38,8 @@ Deno.test("kernels counts the bytes and operations of each stage", async () => {
   // Keys and values, read and written, of a quarter of the tokens.
   assertEquals(compact.bytes, 2 * 2 * 3 * 128 * 64 * 4);
   assertAlmostEquals(sum.ms, score.ms + select.ms + compact.ms, 1e-9);
+  assert(compact.of_runs! > 0, "compact has a second yardstick");
+  assertEquals([score.of_runs, select.of_runs, sum.of_runs], [null, null, null]);
   for (const row of [score, select, compact, sum]) {
     assert(row.ms > 0 && row.median_ms >= row.ms && row.limit_ms > 0);
     assertAlmostEquals(row.of_limit, row.limit_ms / row.ms, 1e-9);
@@ -56,6 +58,11 @@ for (const layout of LAYOUTS) {
 Deno.test("kernels runs the instruction set that was asked for", async () => {
   const { score } = await rows(["--isa", "serial"]);
   assertEquals(score?.isa, "serial");
+});
+
+Deno.test("kernels scores bf16 keys with bf16 queries", async () => {
+  const { score } = await rows(["--dtype", "bf16"]);
+  assertEquals(score?.bytes, 3 * 512 * 64 * 2);
 });
 
 Deno.test("kernels on cuda fails clearly: exit code 1", async () => {

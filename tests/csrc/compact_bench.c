@@ -6,13 +6,14 @@
 // Whole chunks at random places are kept, and caches of `mib` MiB of moved rows in all take turns,
 // so that rows come from memory. of_limit = limit time / our time; the limit is the kept rows'
 // bytes, once read and once written, at the bandwidth of the faster of memcpy and streaming stores.
+// of_runs: the plainest copy of the very same runs takes the limit's place.
 #include <stdbool.h>
 #include <stdio.h>
 
 #include "alloc.h"
 #include "context.h"
-#include "limits.h"
-#include "limits_copy.h"
+#include "limits_memory.h"
+#include "limits_runs.h"
 #include "test.h"
 
 typedef struct settings {
@@ -20,43 +21,6 @@ typedef struct settings {
   bool per_head;
   const char *layout;
 } settings;
-
-typedef struct copy_job {
-  char *to;
-  const char *from;
-  int64_t piece;
-} copy_job;
-
-static void copy_task(void *arg, int64_t index, int32_t thread) {
-  (void)thread;
-  const copy_job *j = arg;
-  limits_copy(j->to + index * j->piece, j->from + index * j->piece, j->piece);
-}
-
-static void memcpy_task(void *arg, int64_t index, int32_t thread) {
-  (void)thread;
-  const copy_job *j = arg;
-  memcpy(j->to + index * j->piece, j->from + index * j->piece, (size_t)j->piece);
-}
-
-static double shortest(ckv_thread_pool *pool, ckv_task task, copy_job *job, int64_t bytes) {
-  double best = 1e30;
-  for (int i = 0; i < 6; i++) {
-    const double start = limits_now();
-    ckv_parallel_for(pool, bytes / job->piece, task, job);
-    const double seconds = limits_now() - start;
-    if (seconds < best) best = seconds;
-  }
-  return best;
-}
-
-static double copy_gbs(ckv_thread_pool *pool, char *data, int64_t bytes) {
-  copy_job job = {data, data + bytes / 2, 1 << 20};
-  const double streamed = shortest(pool, copy_task, &job, bytes / 2);
-  job.piece = bytes / 2 / ckv_thread_pool_size(pool);
-  const double libc = shortest(pool, memcpy_task, &job, bytes / 2);
-  return (double)bytes / (streamed < libc ? streamed : libc) * 1e-9;
-}
 
 static void set_layout(const settings *s, ckv_kv_view *v, int32_t *table) {
   const int64_t row = ckv_row_bytes(s->dtype, s->head_dim);
@@ -120,7 +84,8 @@ static int bench(const settings *s, ckv_context *ctx) {
                       .size_bytes = cache};
   set_layout(s, &view, table);
   choose(s, &kept);
-  const double gbs = copy_gbs(ctx->pool, data, cache * caches < 1 << 28 ? cache * caches : 1 << 28);
+  const int64_t half = cache * caches < 1 << 28 ? cache * caches / 2 : 1 << 27;
+  const double gbs = limits_copy_gbs(ctx->pool, data, data + half, half);
   double best = 1e30;
   for (int32_t i = 0; i < s->runs; i++) {
     view.data = data + cache * (i % caches);
@@ -133,17 +98,25 @@ static int bench(const settings *s, ckv_context *ctx) {
     }
     if (i >= caches && seconds < best) best = seconds;
   }
+  ckv_kv_view *views = ckv_alloc(sizeof view * (size_t)caches);
+  if (!views) return 1;
+  for (int64_t i = 0; i < caches; i++) {
+    views[i] = view;
+    views[i].data = data + cache * i;
+  }
+  const double plain = limits_runs_seconds(ctx->pool, views, (int32_t)caches, &kept, 0.2) / 2;
   int64_t rows = 0;
   for (int32_t b = 0; b < s->batch; b++) rows += kept.lens[b];
   const double bytes = 2.0 * (double)(rows * s->kv_heads * row);
   printf(
       "%d thr %2d/%-3d b %d n %6d %-7s %-10s%s %4d caches %8.1f us %6.2f of %5.2f GB/s "
-      "of_limit %.3f\n",
+      "of_limit %.3f of_runs %.3f\n",
       ckv_thread_pool_size(ctx->pool), s->kv_heads, s->head_dim, s->batch, s->n,
       ckv_dtype_name(s->dtype), s->layout, s->per_head ? " per head" : "", (int)caches, best * 1e6,
-      bytes / best * 1e-9, gbs, bytes / gbs * 1e-9 / best);
+      bytes / best * 1e-9, gbs, bytes / gbs * 1e-9 / best, plain / best);
   fflush(stdout);
   ckv_free(data);
+  ckv_free(views);
   ckv_free(table);
   ckv_free(kept.indices);
   ckv_free(kept.lens);

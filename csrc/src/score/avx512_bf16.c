@@ -10,6 +10,7 @@
 #  define TARGET \
     __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")))
 #  define GEMM_CUSTOM
+#  include "ahead.h"
 #  include "avx512_vec.h"
 
 #  include <stddef.h>
@@ -19,12 +20,15 @@
 // subnormal inputs as 0 and rounds to nearest after each of its two products.
 static inline __attribute__((always_inline)) TARGET void gemm(const float *queries,
                                                               const float *keys, int32_t dim,
-                                                              float *logits, const int vecs) {
+                                                              float *logits, ckv_score_ahead *ahead,
+                                                              const int vecs) {
   vec sum[TOKENS][VECS];
   _Pragma("GCC unroll 16") for (int t = 0; t < TOKENS; t++) {
     _Pragma("GCC unroll 4") for (int v = 0; v < vecs; v++) sum[t][v] = v_set1(0.0f);
   }
   _Pragma("GCC unroll 2") for (int32_t k = 0; k < dim / 2; k++) {
+    if (k % 2 == 0) ckv_score_ask(ahead);
+    CKV_SCORE_STEP();
     __m512bh query[VECS];
     _Pragma("GCC unroll 4") for (int v = 0; v < vecs; v++) {
       query[v] = (__m512bh)_mm512_loadu_si512(queries + ((ptrdiff_t)k * vecs + v) * LANES);

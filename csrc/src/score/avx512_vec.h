@@ -6,7 +6,7 @@
 
 #define LANES 16
 #define VECS 2
-#define TOKENS 8
+#define TOKENS 6
 
 typedef __m512 vec;
 #define v_load(pointer) _mm512_loadu_ps(pointer)

@@ -4,6 +4,7 @@
 
 #if CKV_ARM64
 #  include "../dtype.h"
+#  include "ahead.h"
 
 #  define TARGET
 #  define GEMM_CUSTOM
@@ -23,12 +24,14 @@
     } while (0)
 
 static inline __attribute__((always_inline)) void gemm(const float *queries, const float *keys,
-                                                       int32_t dim, float *logits, const int vecs) {
+                                                       int32_t dim, float *logits,
+                                                       ckv_score_ahead *ahead, const int vecs) {
   vec sum[TOKENS][VECS];
   _Pragma("GCC unroll 4") for (int t = 0; t < TOKENS; t++) {
     _Pragma("GCC unroll 4") for (int v = 0; v < vecs; v++) sum[t][v] = v_set1(0.0f);
   }
   for (int32_t k = 0; k < dim; k += 4) {
+    ckv_score_ask(ahead);
     vec key[TOKENS];
     _Pragma("GCC unroll 4") for (int t = 0; t < TOKENS; t++) {
       key[t] = v_load(keys + (ptrdiff_t)t * dim + k);

@@ -8,6 +8,7 @@
 
 #  define TARGET __attribute__((target("arch=armv8.2-a+bf16")))
 #  define GEMM_CUSTOM
+#  include "ahead.h"
 #  include "neon_vec.h"
 
 #  include <stddef.h>
@@ -28,12 +29,14 @@
 // The instruction takes subnormals as 0 and rounds its sum of two products to odd.
 static inline __attribute__((always_inline)) TARGET void gemm(const float *queries,
                                                               const float *keys, int32_t dim,
-                                                              float *logits, const int vecs) {
+                                                              float *logits, ckv_score_ahead *ahead,
+                                                              const int vecs) {
   vec sum[TOKENS][VECS];
   _Pragma("GCC unroll 4") for (int t = 0; t < TOKENS; t++) {
     _Pragma("GCC unroll 4") for (int v = 0; v < vecs; v++) sum[t][v] = v_set1(0.0f);
   }
   for (int32_t k = 0; k < dim; k += 4) {
+    ckv_score_ask(ahead);
     bfloat16x4_t key[TOKENS];
     _Pragma("GCC unroll 4") for (int t = 0; t < TOKENS; t++) {
       key[t] = vreinterpret_bf16_f32(vld1_f32(keys + (ptrdiff_t)t * dim + k / 2));

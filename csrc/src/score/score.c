@@ -269,10 +269,11 @@ ckv_status ckv_score_mass(ckv_context *ctx, const ckv_params *params, const ckv_
   const ckv_score_kernels kernels = ckv_score_kernels_for(ctx->isa, keys->dtype, queries->dtype);
   if (!kernels.rows) return ckv_score_mass_serial(ctx, params, queries, keys, mass);
 
-  job j = {.plan = {.queries = queries, .keys = keys, .kernels = kernels.rows},
+  const int32_t threads = ckv_thread_pool_size(ctx->pool);
+  job j = {.plan = {.queries = queries, .keys = keys, .kernels = kernels.rows, .threads = threads},
            .kernels = kernels,
            .mass = mass,
-           .threads = ckv_thread_pool_size(ctx->pool),
+           .threads = threads,
            .dim = ckv_score_dim(keys->head_dim),
            .normed = queries->log_sum_exp != NULL};
   const double scale = params->scale != 0 ? (double)params->scale : 1 / sqrt(keys->head_dim);

@@ -7,13 +7,13 @@
 //   v_abs, v_copysign          (magnitude, sign)
 //   v_exponent                 bits of x << 23, as f32
 //   v_sum                      sum of all lanes, in a fixed order
-//   prefetch is __builtin_prefetch
-// and may define GEMM_CUSTOM and a gemm_groups of its own.
+// and may define GEMM_CUSTOM and a gemm of its own.
 #include <float.h>
 #include <math.h>
 #include <stddef.h>
 #include <string.h>
 
+#include "ahead.h"
 #include "kernels.h"
 
 #define INLINE static inline __attribute__((always_inline)) TARGET
@@ -46,20 +46,24 @@ INLINE int32_t padded_dim(int32_t head_dim) {
 #ifndef GEMM_CUSTOM
 // TOKENS keys against `vecs` vectors of query rows.
 INLINE void gemm(const float *queries, const float *keys, int32_t dim, float *logits,
-                 const int vecs) {
+                 ckv_score_ahead *ahead, const int vecs) {
   vec sum[TOKENS][VECS];
   _Pragma("GCC unroll 16") for (int t = 0; t < TOKENS; t++) {
     _Pragma("GCC unroll 4") for (int v = 0; v < vecs; v++) sum[t][v] = v_set1(0.0f);
   }
-  _Pragma("GCC unroll 4") for (int32_t k = 0; k < dim; k++) {
-    vec query[VECS];
-    _Pragma("GCC unroll 4") for (int v = 0; v < vecs; v++) {
-      query[v] = v_load(queries + ((ptrdiff_t)k * vecs + v) * LANES);
-    }
-    _Pragma("GCC unroll 16") for (int t = 0; t < TOKENS; t++) {
-      const vec key = v_set1(keys[(ptrdiff_t)t * dim + k]);
+  for (int32_t k0 = 0; k0 < dim; k0 += CKV_SCORE_DIM_STEP) {
+    ckv_score_ask(ahead);
+    _Pragma("GCC unroll 4") for (int32_t k = k0; k < k0 + CKV_SCORE_DIM_STEP; k++) {
+      CKV_SCORE_STEP();
+      vec query[VECS];
       _Pragma("GCC unroll 4") for (int v = 0; v < vecs; v++) {
-        sum[t][v] = v_fma(key, query[v], sum[t][v]);
+        query[v] = v_load(queries + ((ptrdiff_t)k * vecs + v) * LANES);
+      }
+      _Pragma("GCC unroll 16") for (int t = 0; t < TOKENS; t++) {
+        const vec key = v_set1(keys[(ptrdiff_t)t * dim + k]);
+        _Pragma("GCC unroll 4") for (int v = 0; v < vecs; v++) {
+          sum[t][v] = v_fma(key, query[v], sum[t][v]);
+        }
       }
     }
   }
@@ -70,30 +74,6 @@ INLINE void gemm(const float *queries, const float *keys, int32_t dim, float *lo
   }
 }
 #endif
-
-// The rows of the next tile's keys, fetched a few at a time between the micro kernels.
-typedef struct prefetcher {
-  const char *const *rows;
-  int32_t left;
-  int32_t per_step;
-  int32_t row_bytes;
-} prefetcher;
-
-INLINE prefetcher prefetch_begin(const ckv_score_tile *tile, int32_t row_bytes) {
-  const int32_t whole = tile->rows / BLOCK_ROWS, single = tile->rows % BLOCK_ROWS / LANES;
-  const int32_t steps = (whole + single) * ((tile->tokens + TOKENS - 1) / TOKENS);
-  return (prefetcher){.rows = tile->next_rows,
-                      .left = tile->next_tokens,
-                      .per_step = (tile->next_tokens + steps - 1) / steps,
-                      .row_bytes = row_bytes};
-}
-
-INLINE void prefetch_step(prefetcher *p) {
-  for (int32_t i = 0; i < p->per_step && p->left > 0; i++, p->left--) {
-    const char *row = *p->rows++;
-    for (int32_t at = 0; at < p->row_bytes; at += 64) __builtin_prefetch(row + at, 0, 2);
-  }
-}
 
 // logits -> tanh(q.k * scale / cap), with tanh(x) = (1 - 2^(-2 log2(e) |x|)) / (1 + ...).
 INLINE void soft_cap(const ckv_score_tile *tile, float *logits, int32_t count) {
@@ -156,15 +136,15 @@ INLINE void mask_block(const ckv_score_tile *tile, float *logits, int32_t first,
 }
 
 // One block of `vecs` vectors of rows.
-INLINE void score_block(const ckv_score_tile *tile, int32_t first, prefetcher *ahead,
+INLINE void score_block(const ckv_score_tile *tile, int32_t first, ckv_score_ahead *ahead,
                         const int vecs) {
   const int32_t dim = padded_dim(tile->head_dim);
   const int32_t rows = vecs * LANES;
   const float *queries = (const float *)tile->queries + (ptrdiff_t)first * dim;
   float *logits = tile->weights + (ptrdiff_t)first * CKV_SCORE_TILE;
   for (int32_t t = 0; t < tile->tokens; t += TOKENS) {
-    gemm(queries, (const float *)tile->keys + (ptrdiff_t)t * dim, dim, logits + t * rows, vecs);
-    prefetch_step(ahead);
+    gemm(queries, (const float *)tile->keys + (ptrdiff_t)t * dim, dim, logits + t * rows, ahead,
+         vecs);
   }
   if (tile->capped) soft_cap(tile, logits, tile->tokens * rows);
   if (tile->row_visible) mask_block(tile, logits, first, rows);
@@ -194,7 +174,12 @@ INLINE void load_keys(const ckv_score_tile *tile, row_loader load) {
 }
 
 INLINE void score_rows(const ckv_score_tile *tile, int32_t row_bytes) {
-  prefetcher ahead = prefetch_begin(tile, row_bytes);
+  const int32_t blocks = tile->rows / BLOCK_ROWS + tile->rows % BLOCK_ROWS / LANES;
+  const int32_t groups = (tile->tokens + TOKENS - 1) / TOKENS;
+  const int32_t asks = blocks * groups * (padded_dim(tile->head_dim) / CKV_SCORE_DIM_STEP);
+  const int32_t lines = tile->next_tokens * ((row_bytes + 63) / 64);
+  ckv_score_ahead ahead = {tile->next_rows, tile->next_tokens, 0, row_bytes,
+                           (lines + asks - 1) / asks};
   int32_t first = 0;
   for (; first + BLOCK_ROWS <= tile->rows; first += BLOCK_ROWS) {
     score_block(tile, first, &ahead, VECS);

@@ -6,6 +6,10 @@
 // weights does not go to memory; large enough that the keys of a head are seldom read twice.
 #define WAVE_BYTES ((size_t)32 << 20)
 
+// Heads share a wave up to so much for each thread: enough to do, and what a wave writes first is
+// still in the caches when it is read again.
+#define THREAD_BYTES ((size_t)4 << 20)
+
 // With log_sum_exp nothing is kept but one tile of weights per thread: rows are bounded by L2.
 enum { MOST_ROWS_AT_ONCE = 512 };
 
@@ -71,6 +75,8 @@ static void advance(ckv_score_plan *plan, const ckv_score_range *range) {
 
 bool ckv_score_next_wave(ckv_score_plan *plan, ckv_score_wave *wave) {
   const int64_t problems = (int64_t)plan->keys->batch * plan->keys->num_kv_heads;
+  const size_t shared = THREAD_BYTES * (size_t)plan->threads;
+  const size_t joined = shared < WAVE_BYTES ? shared : WAVE_BYTES;
   wave->count = 0;
   wave->num_tiles = 0;
   wave->num_blocks = 0;
@@ -82,7 +88,7 @@ bool ckv_score_next_wave(ckv_score_plan *plan, ckv_score_wave *wave) {
       continue;
     }
     const size_t bytes = range_bytes(range_sizes(plan, range.rows, range.num_tiles));
-    if (wave->count > 0 && wave->bytes + bytes > WAVE_BYTES) break;
+    if (wave->count > 0 && wave->bytes + bytes > joined) break;
     range.first_tile = wave->num_tiles;
     range.first_block = wave->num_blocks;
     wave->ranges[wave->count++] = range;

@@ -1,4 +1,5 @@
-// What this machine can do at most, measured: the yardstick of the benchmarks.
+// What this machine can compute at most, measured: the yardstick of score. limits_memory.h has the
+// rest.
 #ifndef CKV_LIMITS_H
 #define CKV_LIMITS_H
 
@@ -22,12 +23,23 @@ static inline double limits_now(void) {
   return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
+// The shortest of `runs` runs of `count` tasks, in seconds.
+static inline double limits_shortest(ckv_thread_pool *pool, int runs, int64_t count, ckv_task task,
+                                     void *arg) {
+  double best = 1e30;
+  for (int i = 0; i < runs; i++) {
+    const double start = limits_now();
+    ckv_parallel_for(pool, count, task, arg);
+    const double seconds = limits_now() - start;
+    if (seconds < best) best = seconds;
+  }
+  return best;
+}
+
 enum { LIMITS_ROUNDS = 1 << 18 };
 
 typedef struct limits_job {
   int32_t isa;
-  const char *data;
-  int64_t bytes;
   double sink[1024];
 } limits_job;
 
@@ -107,43 +119,69 @@ static inline void limits_fma_task(void *arg, int64_t index, int32_t thread) {
 #endif
 }
 
-static inline void limits_read_task(void *arg, int64_t index, int32_t thread) {
-  limits_job *job = arg;
-  const char *at = job->data + index * (1 << 20);
-  uint64_t sum[32] = {0};
-  for (int64_t i = 0; i < 1 << 20; i += 256) {
-    uint64_t words[32];
-    memcpy(words, at + i, sizeof words);
-    for (int k = 0; k < 32; k++) sum[k] += words[k];
-  }
-  for (int k = 0; k < 32; k++) job->sink[thread] += (double)sum[k];
-}
-
-// GFLOP/s of the ISA's FMA on all threads of the pool: the best of several short runs.
+// GFLOP/s of the ISA's FMA on all threads of the pool: the best of several short runs; 0 if it has
+// none.
 static inline double limits_fma_gflops(ckv_thread_pool *pool, int32_t isa) {
   limits_job job = {.isa = isa};
   const int32_t tasks = 4 * ckv_thread_pool_size(pool);
-  double best = 1e30;
-  for (int i = 0; i < 8; i++) {
-    const double start = limits_now();
-    ckv_parallel_for(pool, tasks, limits_fma_task, &job);
-    const double seconds = limits_now() - start;
-    if (seconds < best) best = seconds;
-  }
-  return limits_flops(isa) * tasks / best * 1e-9;
+  if (limits_flops(isa) == 0) return 0;
+  return limits_flops(isa) * tasks / limits_shortest(pool, 8, tasks, limits_fma_task, &job) * 1e-9;
 }
 
-// GB/s of reading `bytes` bytes (whole MiB, larger than the caches) on all threads of the pool.
-static inline double limits_read_gbs(ckv_thread_pool *pool, const void *data, int64_t bytes) {
-  limits_job job = {.data = data, .bytes = bytes};
-  double best = 1e30;
-  for (int i = 0; i < 5; i++) {
-    const double start = limits_now();
-    ckv_parallel_for(pool, bytes >> 20, limits_read_task, &job);
-    const double seconds = limits_now() - start;
-    if (seconds < best) best = seconds;
+// bf16 dot products: pairs of products added to f32, on 12 chains as the FMA has.
+#if CKV_X86_64
+__attribute__((target("avx512f,avx512bf16"))) static inline double limits_dot_chains(
+    int32_t rounds) {
+  __m512 x[12];
+  const __m512 ones = _mm512_set1_ps(limits_start);
+  for (int i = 0; i < 12; i++) x[i] = ones;
+  const __m512bh a = _mm512_cvtne2ps_pbh(ones, ones);
+  for (int32_t r = 0; r < rounds; r++) {
+#  define LIMITS_DOT(i) x[i] = _mm512_dpbf16_ps(x[i], a, a);
+    LIMITS_CHAINS(LIMITS_DOT)
+#  undef LIMITS_DOT
   }
-  return (double)(bytes >> 20 << 20) / best * 1e-9;
+  double sum = 0;
+  for (int i = 0; i < 12; i++) sum += (double)_mm512_cvtss_f32(x[i]);
+  return sum;
+}
+
+enum { LIMITS_DOT_FLOPS = 64, LIMITS_DOT_ISA = CKV_ISA_AVX512_BF16 };
+#elif CKV_ARM64
+__attribute__((target("bf16"))) static inline double limits_dot_chains(int32_t rounds) {
+  float32x4_t x[12];
+  for (int i = 0; i < 12; i++) x[i] = vdupq_n_f32(limits_start);
+  const bfloat16x8_t a = vreinterpretq_bf16_u16(vdupq_n_u16(0x3f80));
+  for (int32_t r = 0; r < rounds; r++) {
+#  define LIMITS_DOT(i) x[i] = vbfdotq_f32(x[i], a, a);
+    LIMITS_CHAINS(LIMITS_DOT)
+#  undef LIMITS_DOT
+  }
+  double sum = 0;
+  for (int i = 0; i < 12; i++) sum += (double)vgetq_lane_f32(x[i], 0);
+  return sum;
+}
+
+enum { LIMITS_DOT_FLOPS = 16, LIMITS_DOT_ISA = CKV_ISA_NEON_BF16 };
+#else
+static inline double limits_dot_chains(int32_t rounds) { return rounds; }
+
+enum { LIMITS_DOT_FLOPS = 0, LIMITS_DOT_ISA = -1 };
+#endif
+
+static inline void limits_dot_task(void *arg, int64_t index, int32_t thread) {
+  limits_job *job = arg;
+  (void)index;
+  job->sink[thread] += limits_dot_chains(LIMITS_ROUNDS);
+}
+
+// The same of the ISA's bf16 dot product. The caller has asked ckv_isa_usable.
+static inline double limits_dot_gflops(ckv_thread_pool *pool, int32_t isa) {
+  limits_job job = {.isa = isa};
+  const int32_t tasks = 4 * ckv_thread_pool_size(pool);
+  if (isa != LIMITS_DOT_ISA) return 0;
+  const double flops = 48.0 * LIMITS_DOT_FLOPS * LIMITS_ROUNDS * tasks;
+  return flops / limits_shortest(pool, 8, tasks, limits_dot_task, &job) * 1e-9;
 }
 
 #endif
