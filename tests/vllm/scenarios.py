@@ -16,10 +16,27 @@ from typing import Any
 os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# More threads would wait for each other at every step, which takes forever on a busy machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
 if os.environ.get("CHUNKKV_TEST_RUNNER") == "v2":
     import fake_triton
 
     fake_triton.install()
+
+
+DEFAULTS: dict[str, Any] = {
+    "dtype": "float32",
+    "enforce_eager": True,
+    "max_model_len": 1024,
+    "max_num_seqs": 8,
+    "max_num_batched_tokens": 512,
+    "block_size": 32,
+    "seed": 0,
+    "disable_log_stats": False,
+    # With eager execution, a given size spares the warm-up.
+    "kv_cache_memory_bytes": 1 << 29,
+}
 
 
 class Engine:
@@ -28,17 +45,7 @@ class Engine:
     def __init__(self, options: dict[str, Any]) -> None:
         from vllm import LLM
 
-        defaults = {
-            "dtype": "float32",
-            "enforce_eager": True,
-            "max_model_len": 2048,
-            "max_num_seqs": 8,
-            "max_num_batched_tokens": 512,
-            "block_size": 32,
-            "seed": 0,
-            "disable_log_stats": False,
-        }
-        self.llm = LLM(**(defaults | options))
+        self.llm = LLM(**(DEFAULTS | options))
         core = self.llm.llm_engine.engine_core.engine_core
         self.scheduler = core.scheduler
         self.pool = core.scheduler.kv_cache_manager.block_pool
@@ -169,7 +176,21 @@ def churn(job: dict[str, Any]) -> dict[str, Any]:
     } | engine.counts()
 
 
-SCENARIOS = {"single": single, "together": together, "churn": churn}
+def ranks(job: dict[str, Any]) -> dict[str, Any]:
+    """The indices that each tensor-parallel rank kept, and the answers."""
+    from vllm import LLM, SamplingParams
+
+    llm = LLM(**(DEFAULTS | job["engine"]))
+    one = SamplingParams(max_tokens=job["tokens"], temperature=0, ignore_eos=True)
+    inputs = [{"prompt_token_ids": prompt} for prompt in job["prompts"]]
+    outputs = [llm.generate([prompt], one, use_tqdm=False)[0] for prompt in inputs]
+    return {
+        "kept": [list(kept.values()) for kept in llm.collective_rpc("chunkkv_kept")],
+        "outputs": [list(output.outputs[0].token_ids) for output in outputs],
+    }
+
+
+SCENARIOS = {"single": single, "together": together, "churn": churn, "ranks": ranks}
 
 if __name__ == "__main__":
     result = SCENARIOS[sys.argv[1]](json.load(sys.stdin))

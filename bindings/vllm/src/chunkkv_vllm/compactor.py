@@ -90,7 +90,9 @@ class Compactor:
         try:
             if not torch.isfinite(scores).all():
                 raise NativeError("Expected finite token scores but found NaN or infinity")
-            return self.library.select(params, scores, heads, compaction.k)
+            kept = self.library.select(params, scores, heads, compaction.k)
+            self.library.finish()
+            return kept
         except (NativeError, RuntimeError) as error:
             logger.warning(
                 "chunkkv: request %s keeps its first and newest tokens: %s", request_id, error
@@ -121,6 +123,7 @@ class Compactor:
             for index, layer in enumerate(pages):
                 window = queries[index * self.settings.reuse]
                 layer.score(params, window, compaction, scores[index])
+            self.library.finish()
         except (NativeError, RuntimeError) as error:
             logger.warning("chunkkv: request %s could not be scored: %s", request_id, error)
             scores.fill_(float("nan"))

@@ -101,12 +101,21 @@ class Library:
         self.path = library_path(path)
         self._library = load(self.path)
         self._context = c_void_p()
+        self._cuda = device if device.type == "cuda" else None
         params = ContextParams()
         self._library.ckv_context_default_params(byref(params))
         params.num_threads = num_threads
+        params.device, params.device_index = structs.CPU, 0
+        if self._cuda:
+            params.device, params.device_index = structs.CUDA, device.index or 0
         status = self._library.ckv_context_create(byref(params), byref(self._context))
         if status != structs.OK:
-            raise NativeError(f"Expected a context on {device} but {self._name(status)}")
+            text = ctypes.create_string_buffer(256)
+            self._library.ckv_device_describe(params.device, params.device_index, text, 256)
+            raise NativeError(
+                f"Expected libchunkkv to work on {device} but {self._name(status)}: "
+                f"{text.value.decode()}"
+            )
 
     def close(self) -> None:
         """Frees the context; a second call does nothing."""
@@ -205,7 +214,15 @@ class Library:
             lens=lens.data_ptr(),
         )
 
+    def finish(self) -> None:
+        """Waits for queued work, and raises what kernels found. On the CPU nothing is queued."""
+        self._run("ckv_context_finish")
+
     def _run(self, name: str, *arguments: object) -> None:
+        if self._cuda:
+            # In one stream with torch's work, so that neither waits for the other.
+            stream = torch.cuda.current_stream(self._cuda).cuda_stream
+            self._library.ckv_context_set_stream(self._context, stream)
         status = getattr(self._library, name)(self._context, *arguments)
         if status != structs.OK:
             text = self._library.ckv_context_error(self._context)

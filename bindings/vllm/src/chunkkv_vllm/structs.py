@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from ctypes import POINTER, c_float, c_int32, c_int64, c_uint32, c_void_p
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 
 OK = 0
 CPU, CUDA = 0, 1
@@ -120,6 +120,8 @@ class ContextParams(Struct):
         ("struct_size", c_uint32),
         ("num_threads", c_int32),
         ("isa", c_int32),
+        ("device", c_int32),
+        ("device_index", c_int32),
         ("reserved", c_int32),
     )
 
@@ -133,6 +135,9 @@ FUNCTIONS = {
     "ckv_context_create": (c_int32, (POINTER(ContextParams), POINTER(c_void_p))),
     "ckv_context_free": (None, (c_void_p,)),
     "ckv_context_error": (ctypes.c_char_p, (c_void_p,)),
+    "ckv_device_describe": (c_int32, (c_int32, c_int32, ctypes.c_char_p, c_int64)),
+    "ckv_context_set_stream": (c_int32, (c_void_p, c_void_p)),
+    "ckv_context_finish": (c_int32, (c_void_p,)),
     "ckv_default_params": (None, (POINTER(Params),)),
     "ckv_budget_for": (c_int32, (ctypes.c_double, c_int32)),
     "ckv_score_heads": (c_int32, (POINTER(Params), c_int32)),
