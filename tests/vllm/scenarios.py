@@ -50,13 +50,13 @@ class Engine:
         self.scheduler = core.scheduler
         self.pool = core.scheduler.kv_cache_manager.block_pool
         self.runner = core.model_executor.driver_worker.worker.model_runner
-        self.preemptions = self.steps = self.most_running = self.least_free = 0
         self.reset()
         self._watch()
 
     def reset(self) -> None:
         """Begins counting anew."""
         self.preemptions = self.steps = self.most_running = 0
+        self.over_itself = 0  # compactions that found too few fresh blocks
         self.least_free = self.free
 
     def _watch(self) -> None:
@@ -70,6 +70,8 @@ class Engine:
             self.steps += 1
             self.most_running = max(self.most_running, len(step.num_scheduled_tokens))
             self.least_free = min(self.least_free, self.free)
+            for compaction in getattr(getattr(step, "chunkkv", None), "compactions", {}).values():
+                self.over_itself += bool(set(compaction.old) & set(compaction.new))
             return update(step, output)
 
         self.scheduler._preempt_request = preempting
@@ -96,9 +98,15 @@ class Engine:
             "steps": self.steps,
             "most_running": self.most_running,
             "least_free": self.least_free,
+            "over_itself": self.over_itself,
             "free": self.free,
             "blocks": self.pool.num_gpu_blocks,
         }
+
+    def tally(self) -> dict[str, int]:
+        """What the plugin says that it did."""
+        tally = getattr(self.scheduler, "chunkkv_tally", None)
+        return vars(tally.total) if tally else {}
 
     def kept(self) -> list[list[list[list[int]]]]:
         """Kept indices by request, layer and head."""
@@ -106,20 +114,32 @@ class Engine:
 
 
 def single(job: dict[str, Any]) -> dict[str, Any]:
-    """Each prompt alone, and what it left."""
+    """Each prompt alone; extras: what each asks for."""
     engine = Engine(job["engine"])
-    free = engine.free
-    during, outputs = [], []
-    for prompt in job["prompts"]:
-        engine.reset()
-        outputs += engine.generate([prompt], job["tokens"], job.get("extra"))
-        during.append(engine.least_free)
-    return {
-        "outputs": outputs,
-        "kept": engine.kept(),
-        "free_before": free,
-        "least_free": during,
-    } | engine.counts()
+    free, outputs = engine.free, []
+    extras = job.get("extras") or [None] * len(job["prompts"])
+    for prompt, extra in zip(job["prompts"], extras, strict=True):
+        outputs += engine.generate([prompt], job["tokens"], extra and {"chunkkv": extra})
+    kept, tally = engine.kept(), engine.tally()
+    return {"outputs": outputs, "kept": kept, "free_before": free, "tally": tally} | engine.counts()
+
+
+def surprise(job: dict[str, Any]) -> dict[str, Any]:
+    """Scoring, then moving, fails in the middle of a run; then all is well again."""
+    engine, outputs = Engine(job["engine"]), []
+    compactor = engine.runner.chunkkv
+    library, pages = compactor.library, compactor._pages[0]
+
+    def fails(*args: Any) -> None:
+        raise RuntimeError("Expected luck but found none")
+
+    for owner, name in ((library, "score"), (pages, "move"), (None, "")):
+        if owner:
+            setattr(owner, name, fails)
+        outputs += engine.generate(job["prompts"], job["tokens"])
+        if owner:
+            delattr(owner, name)
+    return {"outputs": outputs, "kept": engine.kept()} | engine.counts()
 
 
 def together(job: dict[str, Any]) -> dict[str, Any]:
@@ -172,7 +192,7 @@ def churn(job: dict[str, Any]) -> dict[str, Any]:
         "left": [len(table) for table in left],
         "compressed": total.requests,
         "freed": total.freed,
-        "shared_at_end": sum(block.ref_cnt > 0 for block in engine.pool.blocks) - 1,
+        "held": sum(block.ref_cnt > 0 and not block.is_null for block in engine.pool.blocks),
     } | engine.counts()
 
 
@@ -190,7 +210,13 @@ def ranks(job: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-SCENARIOS = {"single": single, "together": together, "churn": churn, "ranks": ranks}
+SCENARIOS = {
+    "single": single,
+    "surprise": surprise,
+    "together": together,
+    "churn": churn,
+    "ranks": ranks,
+}
 
 if __name__ == "__main__":
     result = SCENARIOS[sys.argv[1]](json.load(sys.stdin))

@@ -1,0 +1,106 @@
+"""The real engine, one request at a time: which rows it attends to, and what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import ceil
+from pathlib import Path
+
+import pytest
+
+import reference
+from conftest import Prompts, Run, plugin
+
+TOKENS = 48
+BLOCK = 32
+
+
+def _freed(n: int, k: int) -> int:
+    return ceil(n / BLOCK) - ceil(k / BLOCK)
+
+
+@pytest.fixture(scope="module")
+def answers(run: Run, model: Path, prompts: Prompts) -> Callable[..., dict]:
+    """Answers of an engine with these settings, to prompts of these lengths."""
+
+    def ask(
+        lengths: list[int], extras: list | None = None, v2: bool = False, **settings: object
+    ) -> dict:
+        engine = {"model": str(model)} | (plugin(record=True, **settings) if settings else {})
+        job = {"engine": engine, "prompts": prompts(*lengths), "tokens": TOKENS, "extras": extras}
+        return run("single", job, {"CHUNKKV_TEST_RUNNER": "v2"} if v2 else None)
+
+    return ask
+
+
+def test_answers_are_those_of_transformers_with_the_same_rows(
+    answers: Callable[..., dict], model: Path, prompts: Prompts
+) -> None:
+    # 530: the window's queries come in two chunks of the prefill. 200: budget of its own.
+    lengths, kept = [530, 420, 200, 300], [265, 210, 80]
+    extras = [None, None, {"budget": 80}, {"off": True}]
+    result = answers(lengths, extras, keep=0.5)
+    assert [[len(head) for head in layers[0]] for layers in result["kept"]] == [[k] for k in kept]
+    rows = [*result["kept"], None]
+    for prompt, output, layers in zip(prompts(*lengths), result["outputs"], rows, strict=True):
+        assert output == reference.greedy(model, prompt, TOKENS, layers)
+    dropped = sum(n - k for n, k in zip(lengths, kept, strict=False))
+    freed = sum(_freed(n, k) for n, k in zip(lengths, kept, strict=False))
+    assert result["tally"] == {"requests": 3, "dropped": dropped, "freed": freed}
+    assert result["free"] == result["free_before"]
+    assert "prompts compressed, " in result["log"]
+
+
+def test_the_v2_runner_answers_the_same(
+    answers: Callable[..., dict], model: Path, prompts: Prompts
+) -> None:
+    result = answers([300], v2=True, keep=0.5)
+    (layers,), (output,) = result["kept"], result["outputs"]
+    assert output == reference.greedy(model, *prompts(300), TOKENS, layers)
+    assert result["tally"] == {"requests": 1, "dropped": 150, "freed": _freed(300, 150)}
+    assert "V2" in result["log"]
+
+
+def test_layers_can_share_indices_and_heads_can_have_their_own(
+    answers: Callable[..., dict], model: Path, prompts: Prompts
+) -> None:
+    (prompt,) = prompts(400)
+    shared = answers([400], keep=0.3, reuse=3)
+    (groups,) = shared["kept"]
+    assert len(groups) == 10
+    rows = [groups[layer // 3] for layer in range(30)]
+    assert shared["outputs"] == [reference.greedy(model, prompt, TOKENS, rows)]
+
+    heads = answers([400], keep=0.3, method="snapkv")
+    (layers,) = heads["kept"]
+    assert {len(layer) for layer in layers} == {3}
+    assert heads["outputs"] == [reference.greedy(model, prompt, TOKENS, layers)]
+
+
+def test_moving_every_row_changes_nothing(answers: Callable[..., dict]) -> None:
+    lengths = [500, 300]
+    stock = answers(lengths)
+    moved = answers(lengths, keep=1, min_freed_blocks=0)
+    kept = answers(lengths, keep=1)
+    assert moved["outputs"] == kept["outputs"] == stock["outputs"]
+    assert moved["tally"] == {"requests": 2, "dropped": 0, "freed": 0}
+    assert kept["tally"]["requests"] == 0
+
+
+def test_a_surprise_costs_a_log_line_and_not_the_engine(
+    run: Run, model: Path, prompts: Prompts
+) -> None:
+    engine = {"model": str(model)} | plugin(keep=0.5, record=True)
+    result = run("surprise", {"engine": engine, "prompts": prompts(300), "tokens": TOKENS})
+    newest = [[*range(4), *range(300 - 146, 300)]]
+    assert result["kept"][0] == [newest] * 30
+    first, _, last = result["outputs"]
+    assert first == reference.greedy(model, *prompts(300), TOKENS, [newest] * 30)
+    assert last == reference.greedy(model, *prompts(300), TOKENS, result["kept"][2])
+    for line in (
+        "could not be scored: Expected luck",
+        "keeps its first and newest",
+        "not be moved",
+    ):
+        assert result["log"].count(line) == 1
+    assert result["free"] == result["blocks"] - 1
