@@ -2,6 +2,7 @@
 // where a GPU is, without Deno and without nvcc.
 #include <stdint.h>
 
+#include "graph_cases.h"
 #include "hostile_cases.h"
 
 typedef struct group {
@@ -11,12 +12,13 @@ typedef struct group {
 
 static const group GROUPS[] = {
     {"score", test_score},       {"select", test_select},   {"compact", test_compact},
-    {"compress", test_compress}, {"hostile", test_hostile},
+    {"compress", test_compress}, {"hostile", test_hostile}, {"graph", test_graph},
 };
 
 static const char USAGE[] =
-    "Usage: cuda_test [--quick] [--only score|select|compact|compress|hostile] [--seed NUMBER]\n"
-    "                 [--device cuda|cpu] [--index NUMBER]\n"
+    "Usage: cuda_test [--quick] [--only GROUP] [--seed NUMBER] [--index NUMBER]\n"
+    "                 [--device cuda|cpu]\n"
+    "Groups: score, select, compact, compress, hostile, graph.\n"
     "A failure is repeated by the seed that the first line says, with the same --only.\n";
 
 typedef struct options {
