@@ -62,8 +62,17 @@ export async function buildCuda(architectures: string[] = ARCHITECTURES): Promis
   const nvcc = findNvcc();
   const folder = join(buildDir(), "cuda-objects", architectures.join("-"));
   ensureWritable(folder, "Make it writable or work on a copy");
-  const compile = [nvcc, "-c", "-std=c++17", "-O3", "--threads", "2", "-Xcompiler", HOST_FLAGS];
-  const command = [...compile, "-Werror", "all-warnings", ...codeFor(architectures)];
+  const language = ["-std=c++17", "-O3", "--compress-mode=size", "-Xcompiler", HOST_FLAGS];
+  const command = [
+    nvcc,
+    "-c",
+    "--threads",
+    "2",
+    ...language,
+    "-Werror",
+    "all-warnings",
+    ...codeFor(architectures),
+  ];
   const objects = await compileAll(sources(), folder, command);
   await link(objects, folder);
 }
