@@ -47,7 +47,7 @@ class Kept(c.Structure):
 
 class ContextParams(c.Structure):
     _fields_ = [("struct_size", c.c_uint32)] + [
-        (name, I32) for name in "num_threads isa device device_index".split()
+        (name, I32) for name in "num_threads isa device device_index reserved".split()
     ]
 
 
