@@ -14,6 +14,7 @@ import { buildDir, exists, libraryName, repoRoot } from "./paths.ts";
 import { tee } from "./process.ts";
 import { sanitizers } from "./sanitizers.ts";
 import { type Counts, readSummary, sum } from "./test_summary.ts";
+import { testVllm } from "./vllm.ts";
 
 /** Runs one suite; the filter picks TypeScript tests by name. */
 export type Suite = (filter: string | undefined) => Promise<Counts>;
@@ -66,6 +67,7 @@ export const SUITES: Record<string, Suite> = {
     await buildLlamaServer();
     return await runDeno(filter, ["--allow-net=127.0.0.1", "tests/preload"]);
   },
+  vllm: testVllm,
 };
 
 /** The suites that run where none is named. */

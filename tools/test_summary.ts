@@ -19,9 +19,11 @@ const DENO = /^(?:ok|FAILED) \| (\d+) passed(?: \([^)]*\))? \| (\d+) failed(.*)$
 const DENO_IGNORED = /\| (\d+) ignored/;
 // `12 passed, 1 failed`
 const PLAIN = /^(\d+) passed, (\d+) failed(?:, (\d+) skipped)?$/gm;
+// `== 1 failed, 12 passed, 2 skipped, 3 warnings in 197.08s (0:03:17) ==`
+const PYTEST = /^(?:=+ )?((?:\d+ [a-z]+(?:, )?)+) in [\d.]+s(?: \([\d:]+\))?(?: =+)?$/gm;
 
 /**
- * Reads the last summary in a test program's output, deno's or the plain form.
+ * Reads the last summary in a test program's output: deno's, pytest's or the plain form.
  *
  * @param output All that it wrote; colours are fine.
  * @param code Its exit code.
@@ -37,6 +39,12 @@ export function readSummary(output: string, code: number): Counts {
     counts.passed = Number(passed);
     counts.failed = Number(failed);
     counts.skipped = Number(rest?.match(DENO_IGNORED)?.[1] ?? rest?.match(/^\d+$/)?.[0] ?? 0);
+  } else {
+    const items = [...plain.matchAll(PYTEST)].at(-1)?.[1] ?? "";
+    const count = (name: string) => Number(items.match(RegExp(`(\\d+) ${name}`))?.[1] ?? 0);
+    counts.passed = count("passed");
+    counts.failed = count("failed") + count("error");
+    counts.skipped = count("skipped");
   }
   const endedBadly = code !== 0 && counts.failed === 0;
   const ranNone = counts.passed + counts.failed === 0;

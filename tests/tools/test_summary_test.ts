@@ -18,6 +18,14 @@ Deno.test("readSummary() reads the plain line, and the last one where there are 
   assertEquals(readSummary("5 passed, 0 failed, 4 skipped\r\n", 0).skipped, 4);
 });
 
+Deno.test("readSummary() reads pytest's line", () => {
+  const output = "== 1 failed, 16 passed, 3 skipped, 14 warnings in 197.08s (0:03:17) ==\n";
+  assertEquals(readSummary(output, 1), { passed: 16, failed: 1, skipped: 3 });
+  assertEquals(readSummary("6 passed in 4.31s\n", 0), { passed: 6, failed: 0, skipped: 0 });
+  assertEquals(readSummary("= 2 passed, 2 errors in 1.00s =\n", 1).failed, 2);
+  assertEquals(readSummary("= 4 deselected in 1.00s =\n", 5).failed, 1);
+});
+
 Deno.test("readSummary() counts a program that died as a failure", () => {
   assertEquals(readSummary("7 passed, 0 failed\n", 139), { passed: 7, failed: 1, skipped: 0 });
   assertEquals(readSummary("Segmentation fault", 139), { passed: 0, failed: 1, skipped: 0 });

@@ -81,10 +81,8 @@ def test_moving_every_row_changes_nothing(answers: Callable[..., dict]) -> None:
     lengths = [500, 300]
     stock = answers(lengths)
     moved = answers(lengths, keep=1, min_freed_blocks=0)
-    kept = answers(lengths, keep=1)
-    assert moved["outputs"] == kept["outputs"] == stock["outputs"]
+    assert moved["outputs"] == stock["outputs"]
     assert moved["tally"] == {"requests": 2, "dropped": 0, "freed": 0}
-    assert kept["tally"]["requests"] == 0
 
 
 def test_a_surprise_costs_a_log_line_and_not_the_engine(

@@ -22,16 +22,16 @@ def test_six_at_once_answer_as_each_alone(run: Run, model: Path, prompts: Prompt
 def test_after_aborts_and_preemptions_every_block_is_free(
     run: Run, model: Path, prompts: Prompts
 ) -> None:
-    pieces = prompts(600, 450, 130, 520)
-    pieces.append(pieces[0][:300] + pieces[1][:200])  # a prefix that two share
+    pieces = prompts(210, 300, 130, 400)
+    pieces.append(pieces[3][:200] + pieces[1][:100])  # a prefix that two share
     extras = [None, None, {"off": True}, {"keep": 0.3}, {"budget": 100}, {"keep": "half"}]
     job = {
-        "engine": {"model": str(model), "num_gpu_blocks_override": 40} | plugin(keep=0.5),
+        "engine": {"model": str(model), "num_gpu_blocks_override": 36} | plugin(keep=0.5),
         "prompts": pieces,
         "extras": extras,
         "requests": 40,
         "parallel": 12,
-        "tokens": 40,
+        "tokens": 120,
         "abort": 0.05,
         "seed": 7,
     }

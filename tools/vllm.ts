@@ -1,0 +1,33 @@
+/**
+ * vLLM and its tests: a Python environment in the cache folder, and pytest in it.
+ *
+ * @module
+ */
+import { join } from "node:path";
+
+import { buildDir, libraryName, repoRoot } from "./paths.ts";
+import { capture, tee } from "./process.ts";
+import { type Counts, readSummary } from "./test_summary.ts";
+
+/** Makes the environment and the model where they are missing; returns its Python. */
+export async function vllmPython(): Promise<string> {
+  const lines = await capture(["bash", join(repoRoot(), "bindings", "vllm", "setup.sh")]);
+  return lines.split("\n").at(-1) ?? "";
+}
+
+/** Runs the tests of the vLLM plugin; the filter is pytest's `-k`. */
+export async function testVllm(filter: string | undefined): Promise<Counts> {
+  const python = await vllmPython();
+  const filters = filter === undefined ? [] : ["-k", filter];
+  const pytest = [python, "-m", "pytest", "-v", "--color=no", "--durations=5"];
+  const { code, output } = await tee([
+    ...pytest,
+    // No cache folder in the repository.
+    ...["-p", "no:cacheprovider", ...filters],
+    join(repoRoot(), "tests", "vllm"),
+  ], {
+    cwd: repoRoot(),
+    env: { CHUNKKV_LIBRARY: join(buildDir(), libraryName("chunkkv")) },
+  });
+  return readSummary(output, code);
+}
