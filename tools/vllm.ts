@@ -27,7 +27,10 @@ export async function testVllm(filter: string | undefined): Promise<Counts> {
     join(repoRoot(), "tests", "vllm"),
   ], {
     cwd: repoRoot(),
-    env: { CHUNKKV_LIBRARY: join(buildDir(), libraryName("chunkkv")) },
+    env: {
+      CHUNKKV_LIBRARY: join(buildDir(), libraryName("chunkkv")),
+      CHUNKKV_DENO: Deno.execPath(),
+    },
   });
   return readSummary(output, code);
 }
