@@ -28,7 +28,6 @@ class CompactingRunnerV2(CompactingRunner):
         self._chunkkv_device = torch.zeros(count, dtype=torch.int32, device=self.device)
         self._chunkkv_seq_lens = torch.zeros(count, dtype=torch.int32, device=self.device)
         self._chunkkv_compacted = 0  # requests that have fewer slots than tokens
-        self._chunkkv_plan: plans.StepPlan | None = None
         self._chunkkv_real = False  # whether the step at hand is a real one
 
     def load_model(self, *args: Any, **kwargs: Any) -> Any:
@@ -97,7 +96,10 @@ class CompactingRunnerV2(CompactingRunner):
     def execute_model(self, scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
         """One step, and the compactions that follow it."""
         self._chunkkv_real = not kwargs.get("dummy_run", False)
-        output = super().execute_model(scheduler_output, *args, **kwargs)
+        try:
+            output = super().execute_model(scheduler_output, *args, **kwargs)
+        finally:
+            self._chunkkv_real = False
         self.chunkkv_after(plans.of(scheduler_output))
         return output
 

@@ -1,0 +1,143 @@
+"""Measurements of the vLLM plugin on the CPU, each turn an engine in a process of its own.
+
+    python bench/vllm/measure.py pool    six long requests in 100 blocks, with and without
+    python bench/vllm/measure.py churn   200 requests with aborts and preemptions
+    python bench/vllm/measure.py idle    the plugin loaded but asked for nothing, against none
+
+Run it with the Python that bindings/vllm/setup.sh names. --turns gives the order of the engines,
+--threads the cores. A row is one line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "vllm"))
+
+from conftest import MODEL, TEXT, plugin  # noqa: E402
+
+LENGTHS = (900, 700, 200, 1000, 600, 820)
+TOKENS = 200
+
+
+def _prompts(lengths: tuple[int, ...]) -> list[list[int]]:
+    from transformers import AutoTokenizer
+
+    ids = AutoTokenizer.from_pretrained(MODEL)(TEXT.read_text()).input_ids
+    return [ids[i * 157 : i * 157 + length] for i, length in enumerate(lengths)]
+
+
+def _engine(turn: str, keep: float, **options: Any) -> Any:
+    from scenarios import Engine
+
+    settings = {"chunkkv": plugin(keep=keep, threads=0), "idle": plugin(off=True), "stock": {}}[turn]
+    return Engine({"model": str(MODEL), "max_model_len": 2048} | options | settings)
+
+
+def pool(turn: str, keep: float) -> dict[str, Any]:
+    """Six requests at once in a pool of 100 blocks of 32 tokens."""
+    engine = _engine(turn, keep, num_gpu_blocks_override=100)
+    prompts = _prompts(LENGTHS)
+    engine.generate([prompts[2][:64]], 4)  # warm
+    engine.reset()
+    start = time.perf_counter()
+    engine.generate(prompts, TOKENS)
+    return {"seconds": round(time.perf_counter() - start, 2)} | engine.counts() | engine.tally()
+
+
+def churn(turn: str, keep: float) -> dict[str, Any]:
+    """200 requests of mixed kinds, a twentieth of the steps aborting one, in 36 blocks."""
+    from scenarios import churn as scenario
+
+    pieces = _prompts((210, 300, 130, 400))
+    pieces.append(pieces[3][:200] + pieces[1][:100])
+    job = {
+        "engine": {"model": str(MODEL), "num_gpu_blocks_override": 36} | plugin(keep=keep),
+        "prompts": pieces,
+        "extras": [None, None, {"off": True}, {"keep": 0.3}, {"budget": 100}, {"keep": "half"}],
+        "requests": 200,
+        "parallel": 12,
+        "tokens": 120,
+        "abort": 0.05,
+        "seed": 11,
+    }
+    start = time.perf_counter()
+    return scenario(job) | {"seconds": round(time.perf_counter() - start, 2)}
+
+
+def idle(turn: str, keep: float) -> dict[str, Any]:
+    """Median milliseconds of a step that decodes eight requests."""
+    engine = _engine(turn, keep)
+    prompts = _prompts((100,) * 8)
+    moments: list[float] = []
+    update = engine.scheduler.update_from_output
+
+    def updating(step: Any, output: Any) -> Any:
+        if step.total_num_scheduled_tokens == 8:
+            moments.append(time.perf_counter())
+        return update(step, output)
+
+    engine.scheduler.update_from_output = updating
+    start = time.perf_counter()
+    engine.generate(prompts, 300)
+    seconds = time.perf_counter() - start
+    steps = [(b - a) * 1e3 for a, b in pairwise(moments)]
+    return {
+        "seconds": round(seconds, 2),
+        "step_ms_median": round(statistics.median(steps), 3),
+        "step_ms_fastest_tenth": round(statistics.quantiles(steps, n=10)[0], 3),
+        "steps": len(steps),
+    }
+
+
+MEASUREMENTS = {
+    "pool": (pool, "stock,chunkkv,stock,chunkkv"),
+    "churn": (churn, "chunkkv"),
+    "idle": (idle, "stock,idle,stock,idle"),
+}
+
+
+def main() -> None:
+    """One process for each turn, or, with --here, the one turn itself."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("what", choices=MEASUREMENTS)
+    parser.add_argument("--turns", help="stock, chunkkv or idle, comma-separated")
+    parser.add_argument("--keep", type=float, default=0.3)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--here", metavar="FILE", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    measure, order = MEASUREMENTS[options.what]
+    turns = (options.turns or order).split(",")
+    if options.here:
+        Path(options.here).write_text(json.dumps(measure(turns[0], options.keep)))
+        return
+    for turn in turns:
+        file = Path(f"/tmp/chunkkv-vllm-{os.getpid()}.json")
+        again = [sys.executable, __file__, options.what, "--turns", turn, "--here", str(file)]
+        environment = {"OMP_NUM_THREADS": str(options.threads)}
+        process = subprocess.run(
+            [*again, "--keep", str(options.keep)],
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+        )
+        if process.returncode:
+            sys.exit(process.stdout[-2000:] + process.stderr[-4000:])
+        print(json.dumps({"engine": turn} | json.loads(file.read_text())), flush=True)
+        file.unlink()
+
+
+if __name__ == "__main__":
+    main()
