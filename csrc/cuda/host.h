@@ -31,4 +31,26 @@ class ckv_cuda_device_scope {
   int before_ = -1;  // -1: nothing to restore
 };
 
+// Queues a kernel that begins with ckv_chain(): on Hopper and later it starts early. Others would
+// refuse to.
+template <typename... Parameters, typename... Arguments>
+cudaError_t ckv_cuda_launch(void (*kernel)(Parameters...), int64_t blocks, int threads, int bytes,
+                            cudaStream_t stream, const Arguments &...arguments) {
+  int device = 0, major = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (!error) error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  if (error) return error;
+  cudaLaunchAttribute early{};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(static_cast<unsigned>(blocks));
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.dynamicSmemBytes = static_cast<size_t>(bytes);
+  config.stream = stream;
+  config.attrs = &early;
+  config.numAttrs = major >= 9 ? 1 : 0;
+  return cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...);
+}
+
 #endif

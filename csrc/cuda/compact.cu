@@ -1,0 +1,138 @@
+// Stage three on the device: rows moved.
+#include "compact.cuh"
+
+#include <algorithm>
+
+#include "host.h"
+#include "stages.h"
+#include "workspace.h"
+
+int64_t ckv_cuda_compact_bytes(const ckv_params *, const ckv_layer *, int32_t num_layers) {
+  if (num_layers == 0) return 0;
+  CkvWorkspaceCursor at;
+  at.take(4);
+  at.take(static_cast<int64_t>(CKV_COMPACT_FLAGS) * 4);
+  return at.end;
+}
+
+static bool alike(const ckv_kv_view *a, const ckv_kv_view *b, const ckv_kept *p,
+                  const ckv_kept *q) {
+  return ckv_same_shape(a, b) && p->num_heads == q->num_heads && p->capacity == q->capacity;
+}
+
+// The widest access, in bytes, that every row of these views allows.
+static int32_t access_bytes(const CompactArgs &a, int32_t num_views) {
+  int64_t bits = 16 | a.row_bytes | a.from.stride_batch | a.from.stride_head |
+                 a.from.stride_token | a.from.stride_block | a.to.stride_batch |
+                 a.to.stride_head | a.to.stride_token | a.to.stride_block;
+  for (int32_t v = 0; v < num_views; v++) {
+    bits |= reinterpret_cast<intptr_t>(a.views[v].from) | reinterpret_cast<intptr_t>(a.views[v].to);
+  }
+  return static_cast<int32_t>(bits & -bits);
+}
+
+static bool heads_are_neighbours(const ckv_kv_view *view, int64_t row_bytes) {
+  return view->stride_head == row_bytes;
+}
+
+template <typename V>
+static cudaError_t launch(const CompactArgs &a, cudaStream_t stream) {
+  return ckv_cuda_launch(ckv_compact_kernel<V>, static_cast<int64_t>(a.tiles) * a.units,
+                         CKV_COMPACT_THREADS, 0, stream, a);
+}
+
+static cudaError_t launch_by_access(const CompactArgs &a, int32_t access, cudaStream_t stream) {
+  switch (access) {
+    case 16:
+      return launch<uint4>(a, stream);
+    case 8:
+      return launch<uint2>(a, stream);
+    case 4:
+      return launch<uint32_t>(a, stream);
+    case 2:
+      return launch<uint16_t>(a, stream);
+    default:
+      return launch<uint8_t>(a, stream);
+  }
+}
+
+static ckv_status move(const ckv_cuda_call *call, const ckv_kv_view *const *src,
+                       const ckv_kv_view *const *dst, const ckv_kept *const *kept,
+                       int32_t num_views) {
+  const ckv_kv_view *from = src[0], *to = dst[0];
+  const int64_t head_bytes = ckv_cuda_row_bytes(from->dtype, from->head_dim);
+  CompactArgs a{};
+  a.from = ckv_shape_of(from);
+  a.to = ckv_shape_of(to);
+  a.kept_heads = kept[0]->num_heads;
+  a.capacity = std::min(kept[0]->capacity, from->kv_len);
+  const bool merge = a.kept_heads == 1 && heads_are_neighbours(from, head_bytes) &&
+                     heads_are_neighbours(to, head_bytes) &&
+                     head_bytes * from->num_kv_heads <= 4096;
+  a.heads = merge ? 1 : from->num_kv_heads;
+  a.row_bytes = static_cast<int32_t>(merge ? head_bytes * from->num_kv_heads : head_bytes);
+  a.in_place = src[0] == dst[0];
+  if (a.capacity == 0) return CKV_OK;
+  a.capacity = kept[0]->capacity;
+  uint8_t *base = static_cast<uint8_t *>(call->workspace);
+  a.fault = reinterpret_cast<uint32_t *>(base);
+  CkvWorkspaceCursor at;
+  a.ticket = reinterpret_cast<uint32_t *>(base + at.take(4));
+  a.read = reinterpret_cast<uint32_t *>(base + at.take(static_cast<int64_t>(CKV_COMPACT_FLAGS) * 4));
+  for (int32_t v = 0; v < num_views; v++) {
+    a.views[v] = {static_cast<const uint8_t *>(src[v]->data), static_cast<uint8_t *>(dst[v]->data),
+                  kept[v]->indices, kept[v]->lens};
+  }
+
+  const int32_t access = access_bytes(a, num_views);
+  const int32_t tile_bytes = access * CKV_COMPACT_THREADS * CKV_COMPACT_UNROLL;
+  a.part_bytes = std::min(a.row_bytes, tile_bytes);
+  a.parts = (a.row_bytes + a.part_bytes - 1) / a.part_bytes;
+  a.tile_rows = a.parts > 1 ? 1 : tile_bytes / a.row_bytes;
+  const int32_t longest = std::min(kept[0]->capacity, from->kv_len);
+  a.tiles = (longest + a.tile_rows - 1) / a.tile_rows;
+  if (a.tiles > CKV_COMPACT_FLAGS) {
+    return ckv_cuda_fail(call, CKV_ERROR_UNSUPPORTED,
+                         "Expected at most %lld kept rows on CUDA but found room for %d",
+                         static_cast<long long>(CKV_COMPACT_FLAGS) * a.tile_rows, longest);
+  }
+  const int32_t all = num_views * from->batch * a.heads * a.parts;
+  const cudaStream_t stream = ckv_cuda_stream(call);
+  for (a.first_unit = 0; a.first_unit < all; a.first_unit += a.units) {
+    a.units = std::min(all - a.first_unit, CKV_COMPACT_FLAGS / a.tiles);
+    const int32_t sets = num_views * from->batch * a.kept_heads;
+    cudaError_t error = ckv_cuda_launch(ckv_check_kept_kernel, std::min(std::max(sets, 32), 1024),
+                                        CKV_COMPACT_THREADS, 0, stream, a, num_views);
+    if (!error) error = launch_by_access(a, access, stream);
+    const ckv_status status = ckv_cuda_check(call, error, "the compaction kernels to start");
+    if (status) return status;
+  }
+  return CKV_OK;
+}
+
+ckv_status ckv_cuda_compact(const ckv_cuda_call *call, const ckv_kv_view *const *src,
+                            const ckv_kv_view *const *dst, const ckv_kept *const *kept,
+                            int32_t num_views) {
+  if (num_views > 0 && ckv_cuda_compact_bytes(nullptr, nullptr, 1) > call->workspace_bytes) {
+    return ckv_cuda_fail(call, CKV_ERROR_OUT_OF_MEMORY,
+                         "Expected a workspace of %lld bytes but found %lld",
+                         static_cast<long long>(ckv_cuda_compact_bytes(nullptr, nullptr, 1)),
+                         static_cast<long long>(call->workspace_bytes));
+  }
+  for (int32_t first = 0; first < num_views;) {
+    int32_t count = 1;
+    const bool in_place = src[first] == dst[first];
+    while (first + count < num_views && count < CKV_COMPACT_VIEWS &&
+           (src[first + count] == dst[first + count]) == in_place &&
+           alike(src[first], src[first + count], kept[first], kept[first + count]) &&
+           alike(dst[first], dst[first + count], kept[first], kept[first + count])) {
+      count++;
+    }
+    if (src[first]->batch > 0 && src[first]->kv_len > 0) {
+      const ckv_status status = move(call, src + first, dst + first, kept + first, count);
+      if (status) return status;
+    }
+    first += count;
+  }
+  return CKV_OK;
+}

@@ -1,0 +1,18 @@
+// Descriptions of keys and queries for Hopper's tensor copy engine.
+#ifndef CKV_SCORE_MAPS_H
+#define CKV_SCORE_MAPS_H
+
+#include <cuda.h>
+
+#include "score_plan.h"
+
+struct ScoreMaps {
+  CUtensorMap queries;                 // packed: [unit * row_block][packed_dim]
+  CUtensorMap keys[CKV_SCORE_LAYERS];  // [batch or block][kv head][token][head_dim]
+  int32_t box_rows;                    // tokens of one copy
+};
+
+// false: the driver does not take them, and keys come another way.
+bool ckv_score_maps(const ScorePlan &plan, const ScoreArgs &args, ScoreMaps *maps);
+
+#endif

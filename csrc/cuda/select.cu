@@ -1,0 +1,329 @@
+// Stage two on the device. The rules are those of src/select/; so are the bits of chunk scores.
+#include "select.cuh"
+
+#include <algorithm>
+
+#include "host.h"
+#include "ptx.cuh"
+#include "stages.h"
+#include "workspace.h"
+
+struct Budget {  // as src/select/budget.h
+  int32_t len, rest, newest;
+};
+
+static __device__ Budget split_budget(const ckv_params &p, int32_t n) {
+  const int32_t window = min(p.window, n);
+  Budget b{n - window, p.budget - window, n - window};
+  if (b.rest < 0) {
+    b.rest = 0;
+    if (p.fill == CKV_FILL_EXACT) b.newest = n - p.budget;
+  }
+  return b;
+}
+
+static __device__ float chunk_score(const ckv_params &p, const float *scores, int32_t begin,
+                                    int32_t end) {
+  double sum = 0;
+  float most = scores[begin];
+  for (int32_t t = begin; t < end; t++) {
+    sum += scores[t];
+    most = fmaxf(most, scores[t]);
+  }
+  if (p.chunk_reduce == CKV_REDUCE_MEAN) sum /= end - begin;
+  return p.chunk_reduce == CKV_REDUCE_MAX ? most : static_cast<float>(sum);
+}
+
+// Chunk scores of [0, len), through shared memory so that scores are read in order. Returns
+// whether this thread met NaN.
+static __device__ bool sum_chunks(const ckv_params &p, const float *scores, int32_t len, float *out,
+                                  float *tile, int32_t tile_tokens) {
+  bool nan = false;
+  const int32_t c = p.chunk_size;
+  if (c > tile_tokens) {
+    for (int64_t j = threadIdx.x; j * c < len; j += CKV_SELECT_THREADS) {
+      const int32_t begin = static_cast<int32_t>(j) * c, end = len - begin > c ? begin + c : len;
+      out[j] = chunk_score(p, scores, begin, end);
+      for (int32_t t = begin; t < end; t++) nan |= scores[t] != scores[t];
+    }
+    return nan;
+  }
+  const int32_t step = tile_tokens / c * c;
+  for (int32_t first = 0; first < len; first += step) {
+    const int32_t count = min(step, len - first);
+    __syncthreads();
+    for (int32_t i = threadIdx.x; i < count; i += CKV_SELECT_THREADS) {
+      tile[i] = scores[first + i];
+      nan |= tile[i] != tile[i];
+    }
+    __syncthreads();
+    for (int32_t j = threadIdx.x; j * c < count; j += CKV_SELECT_THREADS) {
+      const int32_t begin = j * c, end = count - begin > c ? begin + c : count;
+      out[first / c + j] = chunk_score(p, tile, begin, end);
+    }
+  }
+  return nan;
+}
+
+// Where the `length` neighbouring scores with the highest sum begin; the first on ties.
+static __device__ int32_t best_run(const float *scores, int32_t begin, int32_t end,
+                                   int32_t length) {
+  double sum = 0;
+  for (int32_t t = begin; t < begin + length; t++) sum += scores[t];
+  double best = sum;
+  int32_t best_begin = begin;
+  for (int32_t t = begin + length; t < end; t++) {
+    sum += static_cast<double>(scores[t]) - scores[t - length];
+    if (sum > best) {
+      best = sum;
+      best_begin = t - length + 1;
+    }
+  }
+  return best_begin;
+}
+
+// What is left of the budget goes to the next best chunks, each in full or, the last, its best run.
+static __device__ void find_runs(BlockShared &shared, const SelectArgs &a, const float *scores,
+                                 const float *chunks, int32_t num_chunks, const Budget &budget,
+                                 uint64_t rank, int32_t rest) {
+  const int32_t c = a.params.chunk_size;
+  while (rest > 0 && shared.num_runs < 2) {
+    uint64_t next = UINT64_MAX;
+    for (int32_t j = threadIdx.x; j < num_chunks; j += CKV_SELECT_THREADS) {
+      const uint64_t r = static_cast<uint64_t>(ckv_score_bits(chunks[j])) << 32 | j;
+      if (r > rank && r < next) next = r;
+    }
+    rank = ckv_block_min(shared, next);
+    if (rank == UINT64_MAX) return;
+    const int32_t begin = static_cast<int32_t>(rank & 0xffffffffu) * c;
+    const int32_t end = budget.len - begin > c ? begin + c : budget.len;
+    const int32_t length = min(rest, end - begin);
+    if (threadIdx.x == 0) {
+      shared.run_begin[shared.num_runs] = best_run(scores, begin, end, length);
+      shared.run_length[shared.num_runs++] = length;
+    }
+    rest -= length;
+    __syncthreads();
+  }
+}
+
+// The rank of the last element that is in: bits, and the index of the last of those equal.
+static __device__ uint64_t last_rank(BlockShared &shared, const float *scores, int32_t n,
+                                     const Threshold &threshold) {
+  // The equal-th lowest index with these bits: its threads look at runs of neighbours.
+  const int32_t own = (n + CKV_SELECT_THREADS - 1) / CKV_SELECT_THREADS;
+  const int32_t begin = min(n, static_cast<int32_t>(threadIdx.x) * own), end = min(n, begin + own);
+  int32_t equal = 0, total;
+  for (int32_t i = begin; i < end; i++) equal += ckv_score_bits(scores[i]) == threshold.bits;
+  int32_t before = ckv_block_scan(shared, equal, &total);
+  if (before < threshold.equal && threshold.equal <= before + equal) {
+    for (int32_t i = begin; i < end; i++) {
+      if (ckv_score_bits(scores[i]) != threshold.bits || ++before != threshold.equal) continue;
+      shared.best = static_cast<uint64_t>(threshold.bits) << 32 | i;
+    }
+  }
+  __syncthreads();
+  return shared.best;
+}
+
+static __device__ void keep_range(int32_t *indices, int32_t at, int32_t begin, int32_t end) {
+  for (int32_t i = threadIdx.x; i < end - begin; i += CKV_SELECT_THREADS) {
+    indices[at + i] = begin + i;
+  }
+}
+
+// Elements of `size` tokens each compete for budget.rest places. Returns how many are kept.
+static __device__ int32_t select_best(BlockShared &shared, const SelectArgs &a,
+                                      const float *scores, const float *elements, int32_t size,
+                                      const Budget &budget, int32_t n, int32_t *indices) {
+  const int32_t num = (budget.len + size - 1) / size;
+  const int32_t k = min(budget.rest / size, num);
+  uint64_t last = 0;
+  if (k > 0) last = last_rank(shared, elements, num, ckv_block_topk(shared, elements, num, k));
+  const bool any = k > 0;
+  const auto chosen = [&](int32_t j) {
+    return any && (static_cast<uint64_t>(ckv_score_bits(elements[j])) << 32 | j) <= last;
+  };
+  const auto length = [&](int32_t j) { return min(size, budget.len - j * size); };
+
+  if (threadIdx.x == 0) shared.num_runs = 0;
+  __syncthreads();
+  if (a.chunk_scores && a.params.fill == CKV_FILL_EXACT) {
+    // Only the last chunk can be short.
+    const int32_t taken =
+        k * size - (num > 0 && chosen(num - 1) ? size - length(num - 1) : 0);
+    find_runs(shared, a, scores, elements, num, budget, last, budget.rest - taken);
+  }
+
+  const int32_t own = (num + CKV_SELECT_THREADS - 1) / CKV_SELECT_THREADS;
+  const int32_t begin = min(num, static_cast<int32_t>(threadIdx.x) * own);
+  const int32_t end = min(num, begin + own);
+  const auto run_of = [&](int32_t j) {
+    for (int r = 0; r < shared.num_runs; r++) {
+      if (shared.run_begin[r] / size == j) return r;
+    }
+    return -1;
+  };
+  int32_t count = 0, total;
+  for (int32_t j = begin; j < end; j++) {
+    const int r = run_of(j);
+    count += chosen(j) ? length(j) : r >= 0 ? shared.run_length[r] : 0;
+  }
+  int32_t at = ckv_block_scan(shared, count, &total);
+  for (int32_t j = begin; j < end; j++) {
+    const int r = run_of(j);
+    const int32_t from = !chosen(j) && r >= 0 ? shared.run_begin[r] : j * size;
+    const int32_t tokens = chosen(j) ? length(j) : r >= 0 ? shared.run_length[r] : 0;
+    for (int32_t i = 0; i < tokens; i++) indices[at++] = from + i;
+  }
+  keep_range(indices, total, budget.newest, n);
+  return total + n - budget.newest;
+}
+
+static __global__ void __launch_bounds__(CKV_SELECT_THREADS)
+    select_kernel(const __grid_constant__ SelectArgs a, int32_t tile_tokens) {
+  __shared__ BlockShared shared;
+  extern __shared__ float tile[];
+  ckv_chain();
+  const int32_t head = blockIdx.x % a.num_heads, sequence = blockIdx.x / a.num_heads;
+  const int32_t b = sequence % a.batch, layer = sequence / a.batch;
+  const int64_t set = static_cast<int64_t>(b) * a.num_heads + head;
+  int32_t *indices = a.indices[layer] + set * a.capacity;
+  const int32_t n = a.kv_lens ? max(0, min(a.kv_lens[b], a.kv_len)) : a.kv_len;
+  const ckv_params &p = a.params;
+
+  if (*a.fault) {  // nothing will be moved
+    if (threadIdx.x == 0 && head == 0) a.lens[layer][b] = -1;
+    return;
+  }
+  int32_t kept = n;
+  if (p.method == CKV_METHOD_FULL || (p.method == CKV_METHOD_STREAMING_LLM && p.budget >= n)) {
+    keep_range(indices, 0, 0, n);
+  } else if (p.method == CKV_METHOD_STREAMING_LLM) {
+    const int32_t sinks = p.num_sinks < p.budget ? p.num_sinks : p.budget - 1;
+    keep_range(indices, 0, 0, sinks);
+    keep_range(indices, sinks, n - (p.budget - sinks), n);
+    kept = p.budget;
+  } else {
+    const Budget budget = split_budget(p, n);
+    const float *scores = a.scores[layer] + set * a.kv_len;
+    const float *elements = scores;
+    bool nan = false;
+    if (a.chunk_scores) {
+      float *chunks = a.chunk_scores + static_cast<int64_t>(sequence) * a.max_chunks;
+      nan = sum_chunks(p, scores, budget.len, chunks, tile, tile_tokens);
+      elements = chunks;
+    } else {
+      for (int32_t t = threadIdx.x; t < budget.len; t += CKV_SELECT_THREADS) {
+        nan |= scores[t] != scores[t];
+      }
+    }
+    if (__syncthreads_or(nan)) {
+      if (threadIdx.x == 0) {
+        atomicOr(a.fault, CKV_FAULT_NUMERIC);
+        if (head == 0) a.lens[layer][b] = -1;
+      }
+      return;
+    }
+    kept = select_best(shared, a, scores, elements, a.chunk_scores ? p.chunk_size : 1, budget, n,
+                       indices);
+  }
+  if (threadIdx.x == 0 && head == 0) a.lens[layer][b] = kept;
+}
+
+static __global__ void chunk_scores_kernel(const __grid_constant__ SelectArgs a) {
+  ckv_chain();
+  const int32_t n = a.kv_lens ? max(0, min(a.kv_lens[blockIdx.x], a.kv_len)) : a.kv_len;
+  const int32_t len = n - min(a.params.window, n);
+  const float *scores = a.scores[0] + static_cast<int64_t>(blockIdx.x) * a.kv_len;
+  float *out = a.chunk_scores + static_cast<int64_t>(blockIdx.x) * a.max_chunks;
+  const int32_t c = a.params.chunk_size;
+  for (int64_t j = threadIdx.x; j < a.max_chunks; j += blockDim.x) {
+    const int64_t begin = j * c;
+    out[j] = begin >= len ? 0
+                          : chunk_score(a.params, scores, static_cast<int32_t>(begin),
+                                        len - begin > c ? static_cast<int32_t>(begin) + c : len);
+  }
+}
+
+static int32_t max_chunks_of(const ckv_params *params, int32_t kv_len) {
+  const int32_t len = std::max(0, kv_len - params->window);
+  return len / params->chunk_size + (len % params->chunk_size != 0);
+}
+
+int64_t ckv_cuda_select_bytes(const ckv_params *params, const ckv_layer *layers,
+                              int32_t num_layers) {
+  if (params->method != CKV_METHOD_CHUNKKV || num_layers == 0) return 0;
+  CkvWorkspaceCursor at;
+  at.take(static_cast<int64_t>(std::min(num_layers, CKV_SELECT_LAYERS)) * layers[0].keys->batch *
+          max_chunks_of(params, layers[0].keys->kv_len) * 4);
+  return at.end;
+}
+
+ckv_status ckv_cuda_chunk_scores(const ckv_cuda_call *call, const ckv_params *params,
+                                 const ckv_scores *scores, float *chunk_scores) {
+  SelectArgs a{};
+  a.params = *params;
+  a.kv_lens = scores->kv_lens;
+  a.kv_len = scores->kv_len;
+  a.batch = scores->batch;
+  a.max_chunks = max_chunks_of(params, scores->kv_len);
+  a.chunk_scores = chunk_scores;
+  a.scores[0] = scores->data;
+  if (a.batch == 0 || a.max_chunks == 0) return CKV_OK;
+  return ckv_cuda_check(call,
+                        ckv_cuda_launch(chunk_scores_kernel, a.batch, CKV_SELECT_THREADS, 0,
+                                        ckv_cuda_stream(call), a),
+                        "the chunk score kernel to start");
+}
+
+ckv_status ckv_cuda_select(const ckv_cuda_call *call, const ckv_params *params,
+                           const ckv_scores *scores, int32_t num_layers, const ckv_kept *kept) {
+  constexpr int32_t TILE_TOKENS = 16384;
+  constexpr int32_t TILE_BYTES = TILE_TOKENS * 4;
+  if (num_layers == 0 || scores[0].batch == 0) return CKV_OK;
+  SelectArgs a{};
+  a.params = *params;
+  a.kv_lens = scores[0].kv_lens;
+  a.kv_len = scores[0].kv_len;
+  a.batch = scores[0].batch;
+  a.max_chunks = max_chunks_of(params, a.kv_len);
+  uint8_t *base = static_cast<uint8_t *>(call->workspace);
+  a.fault = reinterpret_cast<uint32_t *>(base);
+  const bool chunks = params->method == CKV_METHOD_CHUNKKV;
+  if (chunks) a.chunk_scores = reinterpret_cast<float *>(base + CKV_WORKSPACE_HEADER);
+  ckv_status status = ckv_cuda_check(
+      call,
+      cudaFuncSetAttribute(select_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, TILE_BYTES),
+      "shared memory for the select kernel");
+  for (int32_t first = 0, count; first < num_layers && !status; first += count) {
+    count = 1;
+    while (count < CKV_SELECT_LAYERS && first + count < num_layers &&
+           kept[first + count].capacity == kept[first].capacity &&
+           kept[first + count].num_heads == kept[first].num_heads) {
+      count++;
+    }
+    a.num_heads = kept[first].num_heads;
+    a.capacity = kept[first].capacity;
+    const int64_t bytes = CKV_WORKSPACE_HEADER +
+                          (chunks ? static_cast<int64_t>(count) * a.batch * a.max_chunks * 4 : 0);
+    if (bytes > call->workspace_bytes) {
+      return ckv_cuda_fail(call, CKV_ERROR_OUT_OF_MEMORY,
+                           "Expected a workspace of %lld bytes but found %lld",
+                           static_cast<long long>(bytes),
+                           static_cast<long long>(call->workspace_bytes));
+    }
+    for (int32_t l = 0; l < count; l++) {
+      a.scores[l] = scores[first + l].data;
+      a.indices[l] = kept[first + l].indices;
+      a.lens[l] = kept[first + l].lens;
+    }
+    status = ckv_cuda_check(
+        call,
+        ckv_cuda_launch(select_kernel, static_cast<int64_t>(count) * a.batch * a.num_heads,
+                        CKV_SELECT_THREADS, chunks ? TILE_BYTES : 0, ckv_cuda_stream(call), a,
+                        TILE_TOKENS),
+        "the select kernel to start");
+  }
+  return status;
+}
