@@ -29,6 +29,7 @@ export async function testVllm(filter: string | undefined): Promise<Counts> {
     cwd: repoRoot(),
     env: {
       CHUNKKV_LIBRARY: join(buildDir(), libraryName("chunkkv")),
+      CHUNKKV_CUDA_LIBRARY: join(buildDir(), libraryName("chunkkv_cuda_fake")),
       CHUNKKV_DENO: Deno.execPath(),
     },
   });
