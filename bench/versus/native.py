@@ -1,9 +1,14 @@
 """libchunkkv on torch tensors by ctypes: the few structs that a race needs."""
 
 import ctypes as c
+import os
 from pathlib import Path
 
-LIBRARY = Path(__file__).resolve().parents[2] / "build" / "libchunkkv.so"
+LIBRARY = Path(
+    os.environ.get("CHUNKKV_LIBRARY")
+    or Path(__file__).resolve().parents[2] / "build" / "libchunkkv.so"
+)
+CPU, CUDA = 0, 1
 DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2}
 SNAPKV, CHUNKKV = 2, 3
 I32, I64 = c.c_int32, c.c_int64
@@ -45,6 +50,13 @@ class Kept(c.Structure):
     ] + [("indices", c.c_void_p), ("lens", c.c_void_p)]
 
 
+class Layer(c.Structure):
+    _fields_ = [
+        ("struct_size", c.c_uint32), ("reserved", I32), ("queries", c.POINTER(QueryView)),
+        ("keys", c.POINTER(KvView)), ("values", c.POINTER(KvView)),
+    ]
+
+
 class ContextParams(c.Structure):
     _fields_ = [("struct_size", c.c_uint32)] + [
         (name, I32) for name in "num_threads isa device device_index reserved".split()
@@ -58,12 +70,12 @@ def filled(struct, **values):
 class Library:
     """One context. Tensors are [1, heads, tokens, head_dim], packed, and stay with the caller."""
 
-    def __init__(self, threads):
+    def __init__(self, threads=0, device=CPU):
         self._library = c.CDLL(str(LIBRARY))
         self._library.ckv_context_error.restype = c.c_char_p
         self._library.ckv_context_error.argtypes = [c.c_void_p]
         self._context = c.c_void_p()
-        params = filled(ContextParams, num_threads=threads, isa=-1)
+        params = filled(ContextParams, num_threads=threads, isa=-1, device=device)
         self._check(self._library.ckv_context_create(c.byref(params), c.byref(self._context)))
 
     def _check(self, status):
@@ -91,6 +103,46 @@ class Library:
     def compact(self, view, to, kept):
         self._call("ckv_compact", view, to, kept)
 
+    def compress(self, params, layers, kept):
+        """All layers in place. kept: an array of as many."""
+        function = self._library.ckv_compress
+        self._check(function(self._context, c.byref(params), layers, len(layers), kept))
+
+    # On a GPU: what a caller's graph needs.
+    def set_stream(self, stream):
+        self._check(self._library.ckv_context_set_stream(self._context, c.c_void_p(stream)))
+
+    def workspace_size(self, params, layers):
+        size = I64()
+        self._check(
+            self._library.ckv_workspace_size(
+                self._context, c.byref(params), layers, len(layers), c.byref(size)
+            )
+        )
+        return size.value
+
+    def set_workspace(self, tensor):
+        self._check(
+            self._library.ckv_context_set_workspace(
+                self._context, c.c_void_p(tensor.data_ptr()), I64(tensor.numel())
+            )
+        )
+
+    def finish(self):
+        self._check(self._library.ckv_context_finish(self._context))
+
+
+def layer_array(layers):
+    """[(queries, keys, values)] of views to the array that ckv_compress takes; keep the views."""
+    return (Layer * len(layers))(*(
+        filled(Layer, queries=c.pointer(q), keys=c.pointer(k), values=c.pointer(v))
+        for q, k, v in layers
+    ))
+
+
+def _device(tensor):
+    return CUDA if tensor.is_cuda else CPU
+
 
 def _dtype(tensor):
     return DTYPES[str(tensor.dtype).removeprefix("torch.")]
@@ -100,7 +152,7 @@ def query_view(tensor):
     batch, heads, window, dim = tensor.shape
     row = dim * tensor.element_size()
     return filled(
-        QueryView, dtype=_dtype(tensor), batch=batch, num_q_heads=heads, window=window, head_dim=dim,
+        QueryView, dtype=_dtype(tensor), device=_device(tensor), batch=batch, num_q_heads=heads, window=window, head_dim=dim,
         data=tensor.data_ptr(), size_bytes=batch * heads * window * row, stride_row=row,
         stride_head=window * row, stride_batch=heads * window * row,
     )
@@ -110,7 +162,7 @@ def kv_view(tensor):
     batch, heads, tokens, dim = tensor.shape
     row = dim * tensor.element_size()
     return filled(
-        KvView, dtype=_dtype(tensor), batch=batch, num_kv_heads=heads, head_dim=dim, kv_len=tokens,
+        KvView, dtype=_dtype(tensor), device=_device(tensor), batch=batch, num_kv_heads=heads, head_dim=dim, kv_len=tokens,
         data=tensor.data_ptr(), size_bytes=batch * heads * tokens * row, stride_token=row,
         stride_head=tokens * row, stride_batch=heads * tokens * row,
     )

@@ -22,9 +22,9 @@ static bool alike(const ckv_kv_view *a, const ckv_kv_view *b, const ckv_kept *p,
 
 // The widest access, in bytes, that every row of these views allows.
 static int32_t access_bytes(const CompactArgs &a, int32_t num_views) {
-  int64_t bits = 16 | a.row_bytes | a.from.stride_batch | a.from.stride_head |
-                 a.from.stride_token | a.from.stride_block | a.to.stride_batch |
-                 a.to.stride_head | a.to.stride_token | a.to.stride_block;
+  int64_t bits = 16 | a.row_bytes | a.from.stride_batch | a.from.stride_head | a.from.stride_token |
+                 a.from.stride_block | a.to.stride_batch | a.to.stride_head | a.to.stride_token |
+                 a.to.stride_block;
   for (int32_t v = 0; v < num_views; v++) {
     bits |= reinterpret_cast<intptr_t>(a.views[v].from) | reinterpret_cast<intptr_t>(a.views[v].to);
   }
@@ -78,7 +78,8 @@ static ckv_status move(const ckv_cuda_call *call, const ckv_kv_view *const *src,
   a.fault = reinterpret_cast<uint32_t *>(base);
   CkvWorkspaceCursor at;
   a.ticket = reinterpret_cast<uint32_t *>(base + at.take(4));
-  a.read = reinterpret_cast<uint32_t *>(base + at.take(static_cast<int64_t>(CKV_COMPACT_FLAGS) * 4));
+  a.read =
+      reinterpret_cast<uint32_t *>(base + at.take(static_cast<int64_t>(CKV_COMPACT_FLAGS) * 4));
   for (int32_t v = 0; v < num_views; v++) {
     a.views[v] = {static_cast<const uint8_t *>(src[v]->data), static_cast<uint8_t *>(dst[v]->data),
                   kept[v]->indices, kept[v]->lens};

@@ -23,15 +23,15 @@ struct CompactView {
 };
 
 struct CompactArgs {
-  KvShape from, to;    // num_kv_heads and head_dim as the caller has them
-  int32_t heads;       // 1 where the heads of a token are neighbours and move as one row
+  KvShape from, to;  // num_kv_heads and head_dim as the caller has them
+  int32_t heads;     // 1 where the heads of a token are neighbours and move as one row
   int32_t kept_heads, capacity;
   int32_t row_bytes, part_bytes, parts;  // parts of a row that are tiles of their own
   int32_t tile_rows, tiles;              // per unit
   int32_t first_unit, units;             // unit: (view, sequence, head, part)
   bool in_place;
   uint32_t *fault, *ticket;
-  uint32_t *read;  // [tiles, units]: the tile is in registers
+  uint32_t *read;  // [units, tiles]: the tile is in registers
   CompactView views[CKV_COMPACT_VIEWS];
 
   __device__ void unit(int32_t u, int32_t *view, int32_t *b, int32_t *head, int32_t *part) const {
@@ -55,6 +55,7 @@ __global__ void ckv_check_kept_kernel(const __grid_constant__ CompactArgs a, int
     a.read[i] = 0;
   }
   if (blockIdx.x == 0 && threadIdx.x == 0) *a.ticket = 0;
+  if (*a.fault) return;  // found before, and then there are no kept indices
   const int32_t sets = a.from.batch * a.kept_heads;
   for (int32_t s = blockIdx.x; s < num_views * sets; s += gridDim.x) {
     const CompactView &view = a.views[s / sets];
@@ -119,11 +120,12 @@ __global__ void __launch_bounds__(CKV_COMPACT_THREADS, 5)
     values[i] = __ldcs(reinterpret_cast<const V *>(from) + at % width);
   }
   if (a.in_place) {
+    uint32_t *read = a.read + static_cast<int64_t>(u) * a.tiles;
     __threadfence();
     __syncthreads();
-    if (threadIdx.x == 0) ckv_store_release(&a.read[shared_ticket], 1);
+    if (threadIdx.x == 0) ckv_store_release(&read[tile], 1);
     for (int32_t t = threadIdx.x; t < tile; t += CKV_COMPACT_THREADS) {
-      while (!ckv_load_acquire(&a.read[t * a.units + u])) {
+      while (!ckv_load_acquire(&read[t])) {
       }
     }
     __syncthreads();

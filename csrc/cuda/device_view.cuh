@@ -41,9 +41,9 @@ struct KvShape {
 };
 
 inline KvShape ckv_shape_of(const ckv_kv_view *view) {
-  return {view->stride_batch, view->stride_head,  view->stride_token, view->stride_block,
-          view->kv_lens,      view->block_table,  view->kv_len,       view->batch,
-          view->num_kv_heads, view->head_dim,     view->block_size,   view->max_blocks,
+  return {view->stride_batch, view->stride_head, view->stride_token, view->stride_block,
+          view->kv_lens,      view->block_table, view->kv_len,       view->batch,
+          view->num_kv_heads, view->head_dim,    view->block_size,   view->max_blocks,
           view->num_blocks,   view->dtype};
 }
 
@@ -51,9 +51,9 @@ inline bool ckv_same_shape(const ckv_kv_view *a, const ckv_kv_view *b) {
   return a->stride_batch == b->stride_batch && a->stride_head == b->stride_head &&
          a->stride_token == b->stride_token && a->stride_block == b->stride_block &&
          a->kv_lens == b->kv_lens && a->block_table == b->block_table && a->kv_len == b->kv_len &&
-         a->batch == b->batch && a->num_kv_heads == b->num_kv_heads &&
-         a->head_dim == b->head_dim && a->block_size == b->block_size &&
-         a->max_blocks == b->max_blocks && a->num_blocks == b->num_blocks && a->dtype == b->dtype;
+         a->batch == b->batch && a->num_kv_heads == b->num_kv_heads && a->head_dim == b->head_dim &&
+         a->block_size == b->block_size && a->max_blocks == b->max_blocks &&
+         a->num_blocks == b->num_blocks && a->dtype == b->dtype;
 }
 
 #endif

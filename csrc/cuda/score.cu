@@ -105,11 +105,11 @@ static cudaError_t launch(const ckv_cuda_call *call, const ckv_params *params,
   const int32_t blocks = a.num_heads * a.row_blocks * a.row_block / (CKV_PREPARE_THREADS / 32);
   cudaError_t error;
   if (plan->bf16) {
-    error = ckv_cuda_launch(ckv_score_prepare_kernel<__nv_bfloat16>, blocks, CKV_PREPARE_THREADS, 0, stream, a,
-                            source);
+    error = ckv_cuda_launch(ckv_score_prepare_kernel<__nv_bfloat16>, blocks, CKV_PREPARE_THREADS, 0,
+                            stream, a, source);
   } else {
-    error = ckv_cuda_launch(ckv_score_prepare_kernel<__half>, blocks, CKV_PREPARE_THREADS, 0, stream, a,
-                            source);
+    error = ckv_cuda_launch(ckv_score_prepare_kernel<__half>, blocks, CKV_PREPARE_THREADS, 0,
+                            stream, a, source);
   }
   if (error) return error;
   error = device.hopper ? ckv_launch_wgmma(*plan, a, device.multiprocessors, stream)
@@ -136,10 +136,9 @@ ckv_status ckv_cuda_score(const ckv_cuda_call *call, const ckv_params *params,
     ckv_status status = plan_of(call, params, layers + first, alike, &device, &plan);
     if (status) return status;
     if (plan.end > call->workspace_bytes) {
-      return ckv_cuda_fail(call, CKV_ERROR_OUT_OF_MEMORY,
-                           "Expected a workspace of %lld bytes but found %lld",
-                           static_cast<long long>(plan.end),
-                           static_cast<long long>(call->workspace_bytes));
+      return ckv_cuda_fail(
+          call, CKV_ERROR_OUT_OF_MEMORY, "Expected a workspace of %lld bytes but found %lld",
+          static_cast<long long>(plan.end), static_cast<long long>(call->workspace_bytes));
     }
     for (const int32_t end = first + alike; first < end;) {
       const int32_t count = std::min(plan.layers, end - first);

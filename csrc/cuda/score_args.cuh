@@ -29,18 +29,18 @@ struct ScoreArgs {
   int32_t num_heads;                        // layers * batch * kv heads
   int32_t group_heads, delay;               // the order, see ckv_score_item
   int32_t tickets;
-  int32_t packed_dim;                       // of a query row, see score_prepare.cuh
+  int32_t packed_dim;  // of a query row, see score_prepare.cuh
   int32_t two_passes;
   float logit_scale;  // times q.k: the logit in units of log2
   float cap;          // > 0: soft cap in units of log2
   float cap_scale;    // times q.k: twice the argument of tanh, in units of log2
   uint32_t *fault, *ticket, *combine_ticket;
-  uint32_t *pass1_done;  // [unit] arrivals
-  float2 *maxima;        // [unit][item][slot][row]: maximum, sum
-  float *log_sum_exp;    // [unit][row_block], units of log2; CKV_NOT_YET at first
+  uint32_t *pass1_done;     // [unit] arrivals
+  float2 *maxima;           // [unit][item][slot][row]: maximum, sum
+  float *log_sum_exp;       // [unit][row_block], units of log2; CKV_NOT_YET at first
   const uint8_t *queries;   // 16-bit: [unit][row_block][packed_dim]
   const float *unit_scale;  // [unit] what they were divided by
-  float *partial;         // [layer, batch, kv head, row block][partial_stride]
+  float *partial;           // [layer, batch, kv head, row block][partial_stride]
   int64_t partial_stride;
   ScoreLayer layers[CKV_SCORE_LAYERS];
 };

@@ -10,8 +10,8 @@ using Encode = decltype(&cuTensorMapEncodeTiled);
 static Encode find_encode() {
   void *found = nullptr;
   cudaDriverEntryPointQueryResult result;
-  const cudaError_t error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000,
-                                                             cudaEnableDefault, &result);
+  const cudaError_t error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found,
+                                                             12000, cudaEnableDefault, &result);
   if (error != cudaSuccess) cudaGetLastError();
   return error == cudaSuccess && result == cudaDriverEntryPointSuccess
              ? reinterpret_cast<Encode>(found)
@@ -40,9 +40,9 @@ bool ckv_score_maps(const ScorePlan &plan, const ScoreArgs &a, ScoreMaps *maps) 
   const int32_t tokens = k.block_size ? k.block_size : k.kv_len;
   const int32_t outer = k.block_size ? k.num_blocks : k.batch;
   const cuuint64_t sizes[4] = {size(k.head_dim), size(tokens), size(k.num_kv_heads), size(outer)};
-  const cuuint64_t strides[3] = {
-      stride(tokens, k.stride_token), stride(k.num_kv_heads, k.stride_head),
-      stride(outer, k.block_size ? k.stride_block : k.stride_batch)};
+  const cuuint64_t strides[3] = {stride(tokens, k.stride_token),
+                                 stride(k.num_kv_heads, k.stride_head),
+                                 stride(outer, k.block_size ? k.stride_block : k.stride_batch)};
   maps->box_rows = k.block_size ? std::min(k.block_size, CKV_TILE_KEYS) : CKV_TILE_KEYS;
   for (int32_t l = 0; l < a.num_layers; l++) {
     if (!encode(with, plan.bf16, &maps->keys[l], a.layers[l].keys, 4, sizes, strides,

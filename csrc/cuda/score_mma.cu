@@ -13,8 +13,8 @@ static cudaError_t launch(const ScoreArgs &args, int32_t multiprocessors, cudaSt
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, BYTES);
   int blocks = 1;
   if (!error) {
-    error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, CKV_MMA_THREADS + 32,
-                                                          BYTES);
+    error =
+        cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, CKV_MMA_THREADS + 32, BYTES);
   }
   if (error != cudaSuccess) return error;
   return ckv_cuda_launch(kernel, std::min(args.tickets, multiprocessors * std::max(blocks, 1)),
@@ -37,10 +37,6 @@ cudaError_t ckv_launch_mma(const ScorePlan &plan, const ScoreArgs &args, int32_t
   switch (plan.steps) {
     case 4:
       return launch_type<4>(plan, args, multiprocessors, stream);
-    case 5:
-      return launch_type<5>(plan, args, multiprocessors, stream);
-    case 6:
-      return launch_type<6>(plan, args, multiprocessors, stream);
     case 8:
       return launch_type<8>(plan, args, multiprocessors, stream);
     default:

@@ -20,8 +20,8 @@ struct MmaTiles {
 
 struct MmaShared {
   union {
-    float2 rows[4][CKV_MMA_ROWS];      // pass 1: of each warp of keys
-    float keys[2][CKV_TILE_KEYS];      // pass 2: of each warp of rows
+    float2 rows[4][CKV_MMA_ROWS];  // pass 1: of each warp of keys
+    float keys[2][CKV_TILE_KEYS];  // pass 2: of each warp of rows
   };
   float norms[CKV_MMA_ROWS];
   int32_t ticket;
@@ -33,10 +33,10 @@ __device__ inline void ckv_load_matrix(uint32_t (&out)[4], uint32_t address) {
                : "r"(address));
 }
 
-#define CKV_MMA(type)                                                                     \
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." type "." type                     \
-               ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"     \
-               : "+f"(acc[0]), "+f"(acc[1]), "+f"(acc[2]), "+f"(acc[3])                   \
+#define CKV_MMA(type)                                                                 \
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." type "." type                 \
+               ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};" \
+               : "+f"(acc[0]), "+f"(acc[1]), "+f"(acc[2]), "+f"(acc[3])               \
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1))
 __device__ inline void ckv_mma(float *acc, const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
                                __half) {
@@ -86,8 +86,7 @@ struct MmaBlock {
       for (int m = 0; m < 2; m++) {
 #pragma unroll
         for (int j = 0; j < 4; j++) {
-          ckv_mma(&acc[m][4 * j], rows[m], cols[j / 2][j % 2 * 2], cols[j / 2][j % 2 * 2 + 1],
-                  T{});
+          ckv_mma(&acc[m][4 * j], rows[m], cols[j / 2][j % 2 * 2], cols[j / 2][j % 2 * 2 + 1], T{});
         }
       }
     }
@@ -122,14 +121,13 @@ struct MmaBlock {
   __device__ void sum_rows(const ScoreItem &item, int32_t n, int32_t first, int32_t last) {
     const float by = a.unit_scale[item.unit(a)];
     RowSum rows[4];
-    each_tile(item, n, first, last, [&](float(&acc)[2][16], int32_t tile) {
+    each_tile(item, n, first, last, [&](float (&acc)[2][16], int32_t tile) {
       float scale = 1;
 #pragma unroll
       for (int m = 0; m < 2; m++) {
         scale = ckv_cap_logits(a, by, acc[m]);
         if (tile + CKV_TILE_KEYS > n - a.window) {
-          const int32_t row =
-              item.row_block * CKV_MMA_ROWS + row_warp() * 32 + m * 16 + lane / 4;
+          const int32_t row = item.row_block * CKV_MMA_ROWS + row_warp() * 32 + m * 16 + lane / 4;
           const int32_t column = tile + key_warp() * 32 + lane % 4 * 2;
 #pragma unroll
           for (int i = 0; i < 16; i++) {
@@ -172,15 +170,14 @@ struct MmaBlock {
     for (int i = 0; i < 4; i++) norm[i] = shared.norms[row_warp() * 32 + i * 8 + lane / 4];
     const float by = a.unit_scale[item.unit(a)];
     float *partial = ckv_partial(a, item, item.head * a.row_blocks + item.row_block);
-    each_tile(item, n, first, last, [&](float(&acc)[2][16], int32_t tile) {
+    each_tile(item, n, first, last, [&](float (&acc)[2][16], int32_t tile) {
       float sum[8] = {};
 #pragma unroll
       for (int m = 0; m < 2; m++) {
         const float scale = ckv_cap_logits(a, by, acc[m]);
 #pragma unroll
         for (int i = 0; i < 16; i++) {
-          sum[i / 4 * 2 + i % 2] +=
-              ckv_exp2(fmaf(acc[m][i], scale, norm[2 * m + i % 4 / 2]));
+          sum[i / 4 * 2 + i % 2] += ckv_exp2(fmaf(acc[m][i], scale, norm[2 * m + i % 4 / 2]));
         }
       }
       // Over the eight rows of the warp: each step halves the keys that a thread has.
@@ -190,8 +187,7 @@ struct MmaBlock {
 #pragma unroll
         for (int i = 0; i < half; i++) {
           const float give = upper ? sum[i] : sum[i + half];
-          sum[i] = (upper ? sum[i + half] : sum[i]) +
-                   __shfl_xor_sync(0xffffffffu, give, half * 4);
+          sum[i] = (upper ? sum[i + half] : sum[i]) + __shfl_xor_sync(0xffffffffu, give, half * 4);
         }
       }
       // What is left belongs to element lane / 4 of the eight: group of eight keys, odd or even.
@@ -235,7 +231,10 @@ __global__ void __launch_bounds__(CKV_MMA_THREADS + 32)
   extern __shared__ __align__(16) uint8_t memory[];
   ckv_chain();
   const uint32_t queries = ckv_smem(memory);
-  MmaBlock<STEPS, COPY, T> block{a, shared, queries, queries + MmaTiles<STEPS>::QUERY_BYTES,
+  MmaBlock<STEPS, COPY, T> block{a,
+                                 shared,
+                                 queries,
+                                 queries + MmaTiles<STEPS>::QUERY_BYTES,
                                  static_cast<int>(threadIdx.x / 32),
                                  static_cast<int>(threadIdx.x % 32)};
   if (threadIdx.x < CKV_MMA_THREADS) {

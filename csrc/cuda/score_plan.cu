@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
-#include <iterator>
 
 #include "workspace.h"
 
@@ -15,8 +13,8 @@ static int32_t divide_up(int64_t a, int64_t b) { return static_cast<int32_t>((a 
 
 static bool aligned(const ckv_layer *layers, int32_t num_layers) {
   const ckv_kv_view *k = layers[0].keys;
-  int64_t bits = k->stride_batch | k->stride_head | k->stride_token | k->stride_block |
-                 k->head_dim * 2;
+  int64_t bits =
+      k->stride_batch | k->stride_head | k->stride_token | k->stride_block | k->head_dim * 2;
   for (int32_t l = 0; l < num_layers; l++) bits |= reinterpret_cast<intptr_t>(layers[l].keys->data);
   return bits % 16 == 0;
 }
@@ -27,21 +25,12 @@ static void plan_order(const ScoreDevice &device, int32_t tiles, ScoreArgs *a) {
   const int64_t turn = 2 * device.multiprocessors;  // items until all of a turn are done
   const int64_t share = (all_tiles + turn) / (2 * turn);
   a->item_tiles = static_cast<int32_t>(std::clamp<int64_t>(share, 1, 8));
-#ifdef CKV_CUDA_TUNE
-  if (getenv("ITEM")) a->item_tiles = atoi(getenv("ITEM"));
-#endif
   a->items = std::max(1, divide_up(tiles, a->item_tiles));
   const int32_t of_head = a->items * a->row_blocks;
   a->group_heads =
       static_cast<int32_t>(std::clamp<int64_t>((turn + of_head / 2) / of_head, 1, a->num_heads));
-#ifdef CKV_CUDA_TUNE
-  if (getenv("GROUP")) a->group_heads = std::min(a->num_heads, atoi(getenv("GROUP")));
-#endif
   const int32_t of_group = of_head * a->group_heads;
   a->delay = static_cast<int32_t>(std::min<int64_t>(of_group, turn));
-#ifdef CKV_CUDA_TUNE
-  if (getenv("DELAY")) a->delay = std::min(of_group, atoi(getenv("DELAY")));
-#endif
   const int32_t groups = divide_up(a->num_heads, a->group_heads);
   a->tickets = a->two_passes ? a->delay + 2 * groups * of_group : a->num_heads * of_head;
 }
@@ -68,9 +57,12 @@ bool ckv_score_plan(const ScoreDevice &device, const ckv_params *params, const c
     a.cap_scale = static_cast<float>(2 * LOG2_E * scale / params->logit_softcap);
   }
 
-  const int32_t built[] = {4, 5, 6, 8, 16};
-  plan->steps = *std::find_if(std::begin(built), std::end(built),
-                              [&](int32_t s) { return s * 16 >= keys->head_dim; });
+  // What kernels are built for: every common head_dim on Hopper, fewer elsewhere.
+  for (const int32_t steps : {4, 5, 6, 8, 16}) {
+    if (!device.hopper && (steps == 5 || steps == 6)) continue;
+    plan->steps = steps;
+    if (steps * 16 >= keys->head_dim) break;
+  }
   plan->bf16 = keys->dtype == CKV_BF16;
   plan->copy = (plan->bf16 || keys->dtype == CKV_F16) && aligned(layers, num_layers);
   a.packed_dim = plan->steps * 16;
@@ -83,9 +75,9 @@ bool ckv_score_plan(const ScoreDevice &device, const ckv_params *params, const c
   const int64_t parts_of_layer =
       static_cast<int64_t>(keys->batch) * keys->num_kv_heads * a.row_blocks;
   const int64_t bytes_of_layer = parts_of_layer * a.partial_stride * 4;
-  plan->layers = static_cast<int32_t>(std::clamp<int64_t>(
-      LAUNCH_BYTES / std::max<int64_t>(1, bytes_of_layer), 1,
-      std::min<int32_t>(num_layers, CKV_SCORE_LAYERS)));
+  plan->layers =
+      static_cast<int32_t>(std::clamp<int64_t>(LAUNCH_BYTES / std::max<int64_t>(1, bytes_of_layer),
+                                               1, std::min<int32_t>(num_layers, CKV_SCORE_LAYERS)));
   a.num_layers = plan->layers;
   a.num_heads = plan->layers * keys->batch * keys->num_kv_heads;
   plan_order(device, tiles, &a);

@@ -1,5 +1,5 @@
 // Stage two on the device. The rules are those of src/select/; so are the bits of chunk scores.
-#include "select.cuh"
+#include "select_rules.cuh"
 
 #include <algorithm>
 
@@ -8,124 +8,6 @@
 #include "stages.h"
 #include "workspace.h"
 
-struct Budget {  // as src/select/budget.h
-  int32_t len, rest, newest;
-};
-
-static __device__ Budget split_budget(const ckv_params &p, int32_t n) {
-  const int32_t window = min(p.window, n);
-  Budget b{n - window, p.budget - window, n - window};
-  if (b.rest < 0) {
-    b.rest = 0;
-    if (p.fill == CKV_FILL_EXACT) b.newest = n - p.budget;
-  }
-  return b;
-}
-
-static __device__ float chunk_score(const ckv_params &p, const float *scores, int32_t begin,
-                                    int32_t end) {
-  double sum = 0;
-  float most = scores[begin];
-  for (int32_t t = begin; t < end; t++) {
-    sum += scores[t];
-    most = fmaxf(most, scores[t]);
-  }
-  if (p.chunk_reduce == CKV_REDUCE_MEAN) sum /= end - begin;
-  return p.chunk_reduce == CKV_REDUCE_MAX ? most : static_cast<float>(sum);
-}
-
-// Chunk scores of [0, len), through shared memory so that scores are read in order. Returns
-// whether this thread met NaN.
-static __device__ bool sum_chunks(const ckv_params &p, const float *scores, int32_t len, float *out,
-                                  float *tile, int32_t tile_tokens) {
-  bool nan = false;
-  const int32_t c = p.chunk_size;
-  if (c > tile_tokens) {
-    for (int64_t j = threadIdx.x; j * c < len; j += CKV_SELECT_THREADS) {
-      const int32_t begin = static_cast<int32_t>(j) * c, end = len - begin > c ? begin + c : len;
-      out[j] = chunk_score(p, scores, begin, end);
-      for (int32_t t = begin; t < end; t++) nan |= scores[t] != scores[t];
-    }
-    return nan;
-  }
-  const int32_t step = tile_tokens / c * c;
-  for (int32_t first = 0; first < len; first += step) {
-    const int32_t count = min(step, len - first);
-    __syncthreads();
-    for (int32_t i = threadIdx.x; i < count; i += CKV_SELECT_THREADS) {
-      tile[i] = scores[first + i];
-      nan |= tile[i] != tile[i];
-    }
-    __syncthreads();
-    for (int32_t j = threadIdx.x; j * c < count; j += CKV_SELECT_THREADS) {
-      const int32_t begin = j * c, end = count - begin > c ? begin + c : count;
-      out[first / c + j] = chunk_score(p, tile, begin, end);
-    }
-  }
-  return nan;
-}
-
-// Where the `length` neighbouring scores with the highest sum begin; the first on ties.
-static __device__ int32_t best_run(const float *scores, int32_t begin, int32_t end,
-                                   int32_t length) {
-  double sum = 0;
-  for (int32_t t = begin; t < begin + length; t++) sum += scores[t];
-  double best = sum;
-  int32_t best_begin = begin;
-  for (int32_t t = begin + length; t < end; t++) {
-    sum += static_cast<double>(scores[t]) - scores[t - length];
-    if (sum > best) {
-      best = sum;
-      best_begin = t - length + 1;
-    }
-  }
-  return best_begin;
-}
-
-// What is left of the budget goes to the next best chunks, each in full or, the last, its best run.
-static __device__ void find_runs(BlockShared &shared, const SelectArgs &a, const float *scores,
-                                 const float *chunks, int32_t num_chunks, const Budget &budget,
-                                 uint64_t rank, int32_t rest) {
-  const int32_t c = a.params.chunk_size;
-  while (rest > 0 && shared.num_runs < 2) {
-    uint64_t next = UINT64_MAX;
-    for (int32_t j = threadIdx.x; j < num_chunks; j += CKV_SELECT_THREADS) {
-      const uint64_t r = static_cast<uint64_t>(ckv_score_bits(chunks[j])) << 32 | j;
-      if (r > rank && r < next) next = r;
-    }
-    rank = ckv_block_min(shared, next);
-    if (rank == UINT64_MAX) return;
-    const int32_t begin = static_cast<int32_t>(rank & 0xffffffffu) * c;
-    const int32_t end = budget.len - begin > c ? begin + c : budget.len;
-    const int32_t length = min(rest, end - begin);
-    if (threadIdx.x == 0) {
-      shared.run_begin[shared.num_runs] = best_run(scores, begin, end, length);
-      shared.run_length[shared.num_runs++] = length;
-    }
-    rest -= length;
-    __syncthreads();
-  }
-}
-
-// The rank of the last element that is in: bits, and the index of the last of those equal.
-static __device__ uint64_t last_rank(BlockShared &shared, const float *scores, int32_t n,
-                                     const Threshold &threshold) {
-  // The equal-th lowest index with these bits: its threads look at runs of neighbours.
-  const int32_t own = (n + CKV_SELECT_THREADS - 1) / CKV_SELECT_THREADS;
-  const int32_t begin = min(n, static_cast<int32_t>(threadIdx.x) * own), end = min(n, begin + own);
-  int32_t equal = 0, total;
-  for (int32_t i = begin; i < end; i++) equal += ckv_score_bits(scores[i]) == threshold.bits;
-  int32_t before = ckv_block_scan(shared, equal, &total);
-  if (before < threshold.equal && threshold.equal <= before + equal) {
-    for (int32_t i = begin; i < end; i++) {
-      if (ckv_score_bits(scores[i]) != threshold.bits || ++before != threshold.equal) continue;
-      shared.best = static_cast<uint64_t>(threshold.bits) << 32 | i;
-    }
-  }
-  __syncthreads();
-  return shared.best;
-}
-
 static __device__ void keep_range(int32_t *indices, int32_t at, int32_t begin, int32_t end) {
   for (int32_t i = threadIdx.x; i < end - begin; i += CKV_SELECT_THREADS) {
     indices[at + i] = begin + i;
@@ -133,9 +15,9 @@ static __device__ void keep_range(int32_t *indices, int32_t at, int32_t begin, i
 }
 
 // Elements of `size` tokens each compete for budget.rest places. Returns how many are kept.
-static __device__ int32_t select_best(BlockShared &shared, const SelectArgs &a,
-                                      const float *scores, const float *elements, int32_t size,
-                                      const Budget &budget, int32_t n, int32_t *indices) {
+static __device__ int32_t select_best(BlockShared &shared, const SelectArgs &a, const float *scores,
+                                      const float *elements, int32_t size, const Budget &budget,
+                                      int32_t n, int32_t *indices) {
   const int32_t num = (budget.len + size - 1) / size;
   const int32_t k = min(budget.rest / size, num);
   uint64_t last = 0;
@@ -150,8 +32,7 @@ static __device__ int32_t select_best(BlockShared &shared, const SelectArgs &a,
   __syncthreads();
   if (a.chunk_scores && a.params.fill == CKV_FILL_EXACT) {
     // Only the last chunk can be short.
-    const int32_t taken =
-        k * size - (num > 0 && chosen(num - 1) ? size - length(num - 1) : 0);
+    const int32_t taken = k * size - (num > 0 && chosen(num - 1) ? size - length(num - 1) : 0);
     find_runs(shared, a, scores, elements, num, budget, last, budget.rest - taken);
   }
 
@@ -181,7 +62,7 @@ static __device__ int32_t select_best(BlockShared &shared, const SelectArgs &a,
 }
 
 static __global__ void __launch_bounds__(CKV_SELECT_THREADS)
-    select_kernel(const __grid_constant__ SelectArgs a, int32_t tile_tokens) {
+    select_kernel(const __grid_constant__ SelectArgs a) {
   __shared__ BlockShared shared;
   extern __shared__ float tile[];
   ckv_chain();
@@ -210,8 +91,10 @@ static __global__ void __launch_bounds__(CKV_SELECT_THREADS)
     const float *elements = scores;
     bool nan = false;
     if (a.chunk_scores) {
-      float *chunks = a.chunk_scores + static_cast<int64_t>(sequence) * a.max_chunks;
-      nan = sum_chunks(p, scores, budget.len, chunks, tile, tile_tokens);
+      float *chunks = a.max_chunks <= SHARED_CHUNKS
+                          ? tile + TILE_TOKENS
+                          : a.chunk_scores + static_cast<int64_t>(sequence) * a.max_chunks;
+      nan = sum_chunks(p, scores, budget.len, chunks, tile);
       elements = chunks;
     } else {
       for (int32_t t = threadIdx.x; t < budget.len; t += CKV_SELECT_THREADS) {
@@ -279,8 +162,6 @@ ckv_status ckv_cuda_chunk_scores(const ckv_cuda_call *call, const ckv_params *pa
 
 ckv_status ckv_cuda_select(const ckv_cuda_call *call, const ckv_params *params,
                            const ckv_scores *scores, int32_t num_layers, const ckv_kept *kept) {
-  constexpr int32_t TILE_TOKENS = 16384;
-  constexpr int32_t TILE_BYTES = TILE_TOKENS * 4;
   if (num_layers == 0 || scores[0].batch == 0) return CKV_OK;
   SelectArgs a{};
   a.params = *params;
@@ -308,10 +189,9 @@ ckv_status ckv_cuda_select(const ckv_cuda_call *call, const ckv_params *params,
     const int64_t bytes = CKV_WORKSPACE_HEADER +
                           (chunks ? static_cast<int64_t>(count) * a.batch * a.max_chunks * 4 : 0);
     if (bytes > call->workspace_bytes) {
-      return ckv_cuda_fail(call, CKV_ERROR_OUT_OF_MEMORY,
-                           "Expected a workspace of %lld bytes but found %lld",
-                           static_cast<long long>(bytes),
-                           static_cast<long long>(call->workspace_bytes));
+      return ckv_cuda_fail(
+          call, CKV_ERROR_OUT_OF_MEMORY, "Expected a workspace of %lld bytes but found %lld",
+          static_cast<long long>(bytes), static_cast<long long>(call->workspace_bytes));
     }
     for (int32_t l = 0; l < count; l++) {
       a.scores[l] = scores[first + l].data;
@@ -321,8 +201,7 @@ ckv_status ckv_cuda_select(const ckv_cuda_call *call, const ckv_params *params,
     status = ckv_cuda_check(
         call,
         ckv_cuda_launch(select_kernel, static_cast<int64_t>(count) * a.batch * a.num_heads,
-                        CKV_SELECT_THREADS, chunks ? TILE_BYTES : 0, ckv_cuda_stream(call), a,
-                        TILE_TOKENS),
+                        CKV_SELECT_THREADS, chunks ? TILE_BYTES : 0, ckv_cuda_stream(call), a),
         "the select kernel to start");
   }
   return status;

@@ -14,8 +14,8 @@ struct SelectArgs {
   ckv_params params;
   const int32_t *kv_lens;
   int32_t kv_len, batch, num_heads, capacity;
-  int32_t max_chunks;  // entries of a row of chunk_scores
-  float *chunk_scores; // [layer, batch, max_chunks]; NULL: tokens compete
+  int32_t max_chunks;   // entries of a row of chunk_scores
+  float *chunk_scores;  // [layer, batch, max_chunks]; NULL: tokens compete
   uint32_t *fault;
   const float *scores[CKV_SELECT_LAYERS];
   int32_t *indices[CKV_SELECT_LAYERS];

@@ -30,8 +30,9 @@ __device__ inline void ckv_pin(float (&acc)[N]) {
   for (int i = 0; i < N; i++) asm volatile("" : "+f"(acc[i])::"memory");
 }
 
-#define CKV_ACC8(a, i) "+f"(a[i]), "+f"(a[i + 1]), "+f"(a[i + 2]), "+f"(a[i + 3]), \
-                       "+f"(a[i + 4]), "+f"(a[i + 5]), "+f"(a[i + 6]), "+f"(a[i + 7])
+#define CKV_ACC8(a, i)                                                                        \
+  "+f"(a[i]), "+f"(a[i + 1]), "+f"(a[i + 2]), "+f"(a[i + 3]), "+f"(a[i + 4]), "+f"(a[i + 5]), \
+      "+f"(a[i + 6]), "+f"(a[i + 7])
 #define CKV_WGMMA_64(type)                                                                   \
   asm volatile(                                                                              \
       "{.reg .pred p; setp.ne.b32 p, %34, 0;\n"                                              \
@@ -57,15 +58,13 @@ __device__ inline void ckv_pin(float (&acc)[N]) {
 __device__ inline void ckv_wgmma(float (&acc)[32], uint64_t a, uint64_t b, int add, __half) {
   CKV_WGMMA_64("f16");
 }
-__device__ inline void ckv_wgmma(float (&acc)[32], uint64_t a, uint64_t b, int add,
-                                 __nv_bfloat16) {
+__device__ inline void ckv_wgmma(float (&acc)[32], uint64_t a, uint64_t b, int add, __nv_bfloat16) {
   CKV_WGMMA_64("bf16");
 }
 __device__ inline void ckv_wgmma(float (&acc)[64], uint64_t a, uint64_t b, int add, __half) {
   CKV_WGMMA_128("f16");
 }
-__device__ inline void ckv_wgmma(float (&acc)[64], uint64_t a, uint64_t b, int add,
-                                 __nv_bfloat16) {
+__device__ inline void ckv_wgmma(float (&acc)[64], uint64_t a, uint64_t b, int add, __nv_bfloat16) {
   CKV_WGMMA_128("bf16");
 }
 

@@ -47,7 +47,9 @@ static void check_graph(void *stream) {
   ckv_kv_view values = p.keys;
   values.data = host_alloc(values.size_bytes);
   random_bytes(values.data, values.size_bytes);
-  const ckv_kv_view keys = device_kv(&p.keys), rows = device_kv(&values);
+  const ckv_kv_view keys = device_kv(&p.keys);
+  ckv_kv_view rows = device_kv(&values);
+  rows.kv_lens = keys.kv_lens;  // one array for all layers, as ckv_compress wants it
   const ckv_query_view queries = device_queries(&p.queries);
   const ckv_layer layer = {sizeof layer, 0, &queries, &keys, &rows};
   const ckv_kept found = host_kept(p.keys.batch, 1, ckv_kept_capacity(&p.params, p.keys.kv_len));
