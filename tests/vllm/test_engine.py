@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,9 +25,14 @@ def answers(run: Run, model: Path, prompts: Prompts) -> Callable[..., dict]:
     """Answers of an engine with these settings, to prompts of these lengths."""
 
     def ask(
-        lengths: list[int], extras: list | None = None, v2: bool = False, **settings: object
-    ) -> dict:
-        engine = {"model": str(model)} | (plugin(record=True, **settings) if settings else {})
+        lengths: list[int],
+        extras: Any = None,
+        v2: bool = False,
+        options: dict[str, Any] | None = None,
+        **settings: Any,
+    ) -> dict[str, Any]:
+        engine = {"model": str(model)} | (options or {})
+        engine |= plugin(record=True, **settings) if settings else {}
         job = {"engine": engine, "prompts": prompts(*lengths), "tokens": TOKENS, "extras": extras}
         return run("single", job, {"CHUNKKV_TEST_RUNNER": "v2"} if v2 else None)
 
@@ -65,7 +71,10 @@ def test_layers_can_share_indices_and_heads_can_have_their_own(
     answers: Callable[..., dict], model: Path, prompts: Prompts
 ) -> None:
     (prompt,) = prompts(400)
-    shared = answers([400], keep=0.3, reuse=3)
+    # Without prefix caching rows move in place.
+    in_place = {"enable_prefix_caching": False}
+    shared = answers([400], options=in_place, keep=0.3, reuse=3)
+    assert shared["over_itself"] == 1
     (groups,) = shared["kept"]
     assert len(groups) == 10
     rows = [groups[layer // 3] for layer in range(30)]

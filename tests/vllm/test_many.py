@@ -19,6 +19,19 @@ def test_six_at_once_answer_as_each_alone(run: Run, model: Path, prompts: Prompt
     assert result["free"] == result["blocks"] - 1
 
 
+def test_three_at_once_answer_as_each_alone_on_the_v2_runner(
+    run: Run, model: Path, prompts: Prompts
+) -> None:
+    # Small: every step of Triton's interpreter takes its time.
+    size = {"num_gpu_blocks_override": 17, "max_model_len": 512}
+    engine = {"model": str(model)} | size | plugin(keep=0.5)
+    job = {"engine": engine, "prompts": prompts(250, 140, 280), "tokens": 40}
+    result = run("together", job, {"CHUNKKV_TEST_RUNNER": "v2"})
+    assert result["batch"] == result["alone"]
+    assert result["most_running"] > 1
+    assert result["free"] == result["blocks"] - 1
+
+
 def test_after_aborts_and_preemptions_every_block_is_free(
     run: Run, model: Path, prompts: Prompts
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from chunkkv_vllm import native, structs
 from chunkkv_vllm.layout import open_pages
 from chunkkv_vllm.native import Library

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 import torch
 import vllm
+from vllm.engine.arg_utils import EngineArgs
+
 from chunkkv_vllm import refusals
 from chunkkv_vllm.refusals import UnsupportedError
-from vllm.engine.arg_utils import EngineArgs
 
 CLASSES = {"scheduler_cls": "chunkkv_vllm.Scheduler", "worker_cls": "chunkkv_vllm.Worker"}
 

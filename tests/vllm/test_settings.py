@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from chunkkv_vllm.settings import (
     DEFAULT_KEEP,
     SettingsError,

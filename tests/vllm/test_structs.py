@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from chunkkv_vllm import native, structs
 from chunkkv_vllm.native import Library, NativeError
 
