@@ -39,8 +39,8 @@ function unwrapOn(context: Deno.PointerObject, status: number): void {
  * Memory of a GPU. Views take it as their `data` and their tables. It owns what it has allocated:
  * declare it with `using`, or dispose it.
  *
- * Copies are in the order of the work that a `Compressor` of the same device has queued, and are
- * made when the method returns.
+ * Copies are in the order of the work that a `Compressor` of the same device has queued. Those from
+ * and to this machine's memory are made when the method returns, those inside the GPU are queued.
  *
  * @example Up and down again, where there is a GPU
  * ```ts
@@ -161,6 +161,37 @@ export class DeviceBuffer implements Disposable {
   }
 
   /**
+   * Queues a copy of another buffer of the same GPU, or of a part of this one that lies apart.
+   *
+   * @param source What to copy.
+   * @param byteOffset Where in this buffer it goes.
+   * @param begin From where in `source`.
+   * @param byteLength How much of it; by default all from `begin` on.
+   * @throws {ChunkKvError} `out_of_bounds` if it does not fit; `invalid_argument` if `source` is on
+   * another GPU; `disposed`.
+   */
+  copyFrom(
+    source: DeviceBuffer,
+    byteOffset = 0,
+    begin = 0,
+    byteLength: number = source.byteLength - begin,
+  ): void {
+    check(
+      source.deviceIndex === this.deviceIndex,
+      `a DeviceBuffer of device ${this.deviceIndex}`,
+      source.deviceIndex,
+    );
+    const from = source.#part(begin, byteLength);
+    const to = this.#part(byteOffset, byteLength);
+    if (byteLength === 0) return;
+    const { on_device } = COPY_KINDS;
+    unwrapOn(
+      this.#context,
+      native().ckv_device_copy(this.#context, to, from, BigInt(byteLength), on_device),
+    );
+  }
+
+  /**
    * Keeps the memory until {@linkcode DeviceBuffer.release}, for a call that is under way.
    *
    * @returns The address.
@@ -189,10 +220,24 @@ export class DeviceBuffer implements Disposable {
   }
 
   #copy(data: ArrayBufferView<ArrayBuffer>, byteOffset: number, kind: number): void {
-    const begin = Deno.UnsafePointer.value(this.pointer);
     const { byteLength } = data;
+    const there = this.#part(byteOffset, byteLength);
+    if (byteLength === 0) return;
+    const here = Deno.UnsafePointer.of(data);
+    const [to, from] = kind === COPY_KINDS.to_device ? [there, here] : [here, there];
+    const bytes = BigInt(byteLength);
+    unwrapOn(
+      this.#context,
+      native().ckv_device_copy(this.#context, to, from, bytes, kind),
+    );
+  }
+
+  /** The address of bytes that are inside. */
+  #part(byteOffset: number, byteLength: number): Deno.PointerValue {
+    const begin = Deno.UnsafePointer.value(this.pointer);
     if (
       !Number.isSafeInteger(byteOffset) || byteOffset < 0 ||
+      !Number.isSafeInteger(byteLength) || byteLength < 0 ||
       byteLength > this.byteLength - byteOffset
     ) {
       throw new ChunkKvError(
@@ -201,14 +246,6 @@ export class DeviceBuffer implements Disposable {
           `${this.byteLength} but found that they are not`,
       );
     }
-    if (byteLength === 0) return;
-    const there = Deno.UnsafePointer.create(begin + BigInt(byteOffset));
-    const here = Deno.UnsafePointer.of(data);
-    const [to, from] = kind === COPY_KINDS.to_device ? [there, here] : [here, there];
-    const bytes = BigInt(byteLength);
-    unwrapOn(
-      this.#context,
-      native().ckv_device_copy(this.#context, to, from, bytes, kind),
-    );
+    return Deno.UnsafePointer.create(begin + BigInt(byteOffset));
   }
 }

@@ -6,6 +6,8 @@
 import { totalmem } from "node:os";
 import type { Command } from "commander";
 import { Compressor, type Dtype, DTYPES, type Isa, ISAS, MAX_WINDOW } from "chunkkv";
+import { USUAL } from "../kernels/device_measure.ts";
+import { deviceReport, measureOnDevice } from "../kernels/device_report.ts";
 import { higher, type Limits, measureLimits } from "../kernels/limits.ts";
 import { type KernelRow, rowsOf, type Times, timeStages } from "../kernels/measure.ts";
 import { cacheBytes, type Case, LAYOUTS, SHAPES } from "../kernels/workload.ts";
@@ -21,7 +23,7 @@ const ALL_BATCHES = [1, 8];
 interface KernelsOptions {
   device: "cpu" | "cuda";
   shape: keyof typeof SHAPES;
-  n: number;
+  n: number[];
   heads?: number;
   kvHeads?: number;
   headDim?: number;
@@ -42,35 +44,51 @@ interface KernelsOptions {
 export function addKernels(program: Command): void {
   program.command("kernels")
     .description("score, select and compact against the machine's own limits")
-    .option("--device <NAME>", "cpu or cuda", oneOf("--device", ["cpu", "cuda"]), "cpu")
+    .option(
+      "--device <NAME>",
+      "cpu or cuda: score, select, compact on a GPU",
+      oneOf("--device", ["cpu", "cuda"]),
+      "cpu",
+    )
     .option(
       "--shape <NAME>",
       `one layer of a model: ${Object.keys(SHAPES).join(", ")}`,
       oneOf("--shape", Object.keys(SHAPES)),
       "llama-3-8b",
     )
-    .option("--n <N>", "tokens of a sequence", integer("--n", 1), 4096)
+    .option("--n <N,...>", "tokens of a sequence, one or several", lengths, [4096])
     .option("--heads <N>", "query heads (default: the shape's)", integer("--heads", 1, 1024))
     .option("--kv-heads <N>", "kv heads (default: the shape's)", integer("--kv-heads", 1, 1024))
     .option("--head-dim <N>", "elements of a row", integer("--head-dim", 1, 1024))
-    .option("--dtype <NAME>", "of keys and values", oneOf("--dtype", Object.keys(DTYPES)), "f16")
+    .option(
+      "--dtype <NAME>",
+      "of keys and values (default: f16; bf16 on cuda)",
+      oneOf("--dtype", Object.keys(DTYPES)),
+    )
     .option("--layout <NAME>", LAYOUTS.join(", "), oneOf("--layout", LAYOUTS), "contiguous")
     .option("--keep <X>", "fraction kept", fraction, 0.1)
     .option("--window <N>", "observation window", integer("--window", 1, MAX_WINDOW), 32)
     .option("--chunk-size <N>", "tokens of a chunk", integer("--chunk-size", 1), 10)
     .option("--batch <N>", "sequences", integer("--batch", 1, 1024), 1)
-    .option("--threads <N>", "0: one per core", integer("--threads", 0, 1024), 0)
-    .option("--isa <NAME>", "instruction set", oneOf("--isa", Object.keys(ISAS)), "best")
+    .option("--threads <N>", "0: one per core; of the CPU alone", integer("--threads", 0, 1024), 0)
+    .option(
+      "--isa <NAME>",
+      "instruction set; of the CPU alone",
+      oneOf("--isa", Object.keys(ISAS)),
+      "best",
+    )
     .option("--all", "every shape, 1k to 128k tokens, batch 1 and 8, as memory allows")
     .option("--seconds <N>", "about how long a stage is repeated", integer("--seconds", 0, 60), 1)
     .option("--json <FILE>", "write the rows as JSON too")
     .action(kernels);
 }
 
-async function kernels(options: KernelsOptions): Promise<void> {
-  if (options.device === "cuda") {
-    throw new Error("Expected --device cpu but found cuda: CUDA kernels are not in this build");
-  }
+type Given = Omit<KernelsOptions, "dtype"> & { dtype?: Dtype };
+
+async function kernels(given: Given, command: Command): Promise<void> {
+  const dtype = given.dtype ?? (given.device === "cuda" ? "bf16" : "f16");
+  const options = { ...given, dtype };
+  if (options.device === "cuda") return await kernelsOnDevice(options, command);
   using compressor = new Compressor({ threads: options.threads, isa: options.isa });
   const setting = { threads: compressor.threads, isa: compressor.isa };
   const { cases, left } = chooseCases(options);
@@ -99,16 +117,37 @@ async function kernels(options: KernelsOptions): Promise<void> {
   }
 }
 
+async function kernelsOnDevice(options: KernelsOptions, command: Command): Promise<void> {
+  for (const name of ["threads", "isa"] as const) {
+    if (command.getOptionValueSource(name) === "cli") {
+      throw new UsageError(
+        `Expected --${name} with --device cpu but found it with cuda, where it means nothing`,
+      );
+    }
+  }
+  const { threads: _threads, isa: _isa, ...args } = options;
+  const { cases } = chooseCases(options);
+  const patience = { ...USUAL, stage: options.seconds * 1000 };
+  const outcome = measureOnDevice(cases, patience, options.all === true);
+  console.log(deviceReport(outcome, options));
+  if (options.json) {
+    const { device, limits, rows } = outcome;
+    const written = { ...results("kernels", null, args, rows), device, limits };
+    await writeJson(options.json, written);
+  }
+}
+
 /** What is measured, and what is left out because it would fill the memory. */
 function chooseCases(options: KernelsOptions): { cases: Case[]; left: Case[] } {
   const names = options.all ? Object.keys(SHAPES) as (keyof typeof SHAPES)[] : [options.shape];
   const cases = names.flatMap((name) =>
     (options.all ? ALL_BATCHES : [options.batch]).flatMap((batch) =>
-      (options.all ? ALL_LENGTHS : [options.n]).map((n) => toCase(options, name, n, batch))
+      (options.all ? ALL_LENGTHS : options.n).map((n) => toCase(options, name, n, batch))
     )
   );
   // Two layers at least take turns, each of keys and values.
-  const fits = (what: Case) => options.all !== true || 4 * cacheBytes(what) <= totalmem() / 4;
+  const fits = (what: Case) =>
+    options.all !== true || options.device === "cuda" || 4 * cacheBytes(what) <= totalmem() / 4;
   return { cases: cases.filter(fits), left: cases.filter((what) => !fits(what)) };
 }
 
@@ -138,6 +177,10 @@ function toCase(
     ...{ shape, heads, kvHeads, headDim, n, batch },
     ...{ dtype, layout, keep, window, chunkSize },
   };
+}
+
+function lengths(text: string): number[] {
+  return text.split(",").map(integer("--n", 1));
 }
 
 function oneOf(option: string, names: readonly string[]): (text: string) => string {

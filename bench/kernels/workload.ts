@@ -5,6 +5,7 @@
  */
 import {
   contiguousKv,
+  type DeviceBuffer,
   type Dtype,
   type KvView,
   pagedKv,
@@ -62,9 +63,9 @@ export function cacheBytes({ dtype, headDim, kvHeads, n, batch }: Case): number 
  * larger than the caches, so that rows come from memory.
  */
 export function makeWorkload(what: Case, turnBytes: number): Workload {
-  const { dtype, headDim, kvHeads, n, batch } = what;
+  const { dtype, headDim } = what;
   const bytes = cacheBytes(what);
-  const count = Math.ceil(turnBytes / (2 * 2 * bytes * what.keep)) + 1;
+  const count = layerCount(what, turnBytes);
   const memory = randomRows(2 * count * bytes, dtype, headDim);
   const cache = viewsOf(what);
   const layers = Array.from({ length: count }, (_, layer) => ({
@@ -73,33 +74,55 @@ export function makeWorkload(what: Case, turnBytes: number): Workload {
   }));
   const queries = randomQueries(what);
   return { queries, layers };
+}
 
-  function viewsOf({ layout }: Case): (data: Uint8Array<ArrayBuffer>) => KvView {
-    const common = { dtype, batch, numKvHeads: kvHeads, kvLen: n, headDim };
-    if (layout === "contiguous") return (data) => contiguousKv({ data, ...common });
-    const blockSize = layout === "cells" ? 1 : 16;
-    const perSequence = Math.floor(n / blockSize);
-    const blockTable = Int32Array.from({ length: perSequence * batch }, (_, i) => i);
-    if (layout === "paged") shuffle(blockTable);
-    const blocks = { blockSize, numBlocks: blockTable.length, blockTable };
-    return (data) => pagedKv({ data, ...common, ...blocks });
-  }
+/** Layers that move at least `turnBytes` before the first one's turn comes again. */
+export function layerCount(what: Case, turnBytes: number): number {
+  return Math.ceil(turnBytes / (2 * 2 * cacheBytes(what) * what.keep)) + 1;
+}
+
+/**
+ * How memory becomes a view in the layout of a case.
+ *
+ * @param what The case.
+ * @param place Where a table of blocks goes: where the memory is.
+ */
+export function viewsOf(
+  { layout, dtype, batch, kvHeads, n, headDim }: Case,
+  place: (table: Int32Array<ArrayBuffer>) => Int32Array<ArrayBuffer> | DeviceBuffer = (here) =>
+    here,
+): (data: Uint8Array<ArrayBuffer> | DeviceBuffer) => KvView {
+  const common = { dtype, batch, numKvHeads: kvHeads, kvLen: n, headDim };
+  if (layout === "contiguous") return (data) => contiguousKv({ data, ...common });
+  const blockSize = layout === "cells" ? 1 : 16;
+  const perSequence = Math.floor(n / blockSize);
+  const table = Int32Array.from({ length: perSequence * batch }, (_, i) => i);
+  if (layout === "paged") shuffle(table);
+  const blocks = { blockSize, numBlocks: table.length, blockTable: place(table) };
+  return (data) => pagedKv({ data, ...common, ...blocks });
 }
 
 /** As engines have them: of the keys' type where that is bf16, f32 else. */
 function randomQueries({ dtype, batch, heads, window, headDim }: Case): QueryView {
-  const data = new Float32Array(batch * heads * window * headDim);
-  const next = random(1);
-  for (let i = 0; i < data.length; i++) data[i] = next() * 2 - 1;
+  const data = randomNumbers(batch * heads * window * headDim);
   const sizes = { batch, numQHeads: heads, window, headDim };
   if (dtype !== "bf16") return queryView({ data, ...sizes });
-  // bf16 is the upper half of f32.
-  const bits = Uint16Array.from(new Uint32Array(data.buffer), (word) => word >>> 16);
-  return queryView({ data: bits, dtype, ...sizes });
+  return queryView({ data: toBf16(data), dtype, ...sizes });
+}
+
+/** Numbers from -1 to 1. */
+export function randomNumbers(count: number): Float32Array<ArrayBuffer> {
+  const next = random(1);
+  return Float32Array.from({ length: count }, () => next() * 2 - 1);
+}
+
+/** bf16 is the upper half of f32. */
+export function toBf16(data: Float32Array<ArrayBuffer>): Uint16Array<ArrayBuffer> {
+  return Uint16Array.from(new Uint32Array(data.buffer), (word) => word >>> 16);
 }
 
 /** Rows of small finite numbers: some MiB of them, again and again. */
-function randomRows(bytes: number, dtype: Dtype, headDim: number): Uint8Array<ArrayBuffer> {
+export function randomRows(bytes: number, dtype: Dtype, headDim: number): Uint8Array<ArrayBuffer> {
   // Engines align their caches to a cache line; JavaScript does not.
   const room = new Uint8Array(bytes + 63);
   const address = Deno.UnsafePointer.value(Deno.UnsafePointer.of(room));

@@ -1,6 +1,9 @@
+import { join } from "node:path";
 import { assert, assertAlmostEquals, assertEquals, assertStringIncludes } from "@std/assert";
 import type { KernelRow } from "../../bench/kernels/measure.ts";
 import { LAYOUTS } from "../../bench/kernels/workload.ts";
+import type { DeviceRow } from "../../bench/kernels/device_measure.ts";
+import { buildDir, libraryName } from "../../tools/paths.ts";
 import { chunkkv } from "./run.ts";
 
 /** Runs `kernels` on a small layer and returns its rows by stage. */
@@ -65,11 +68,65 @@ Deno.test("kernels scores bf16 keys with bf16 queries", async () => {
   assertEquals(score?.bytes, 3 * 512 * 64 * 2);
 });
 
-Deno.test("kernels on cuda fails clearly: exit code 1", async () => {
-  const { code, stderr } = await chunkkv(["kernels", "--device", "cuda"]);
-  assertEquals(code, 1);
-  assertStringIncludes(stderr, "CUDA kernels are not in this build");
-});
+// The library whose device is the CPU is built on Linux alone.
+const ignore = Deno.build.os !== "linux";
+const FAKE = { CHUNKKV_CUDA_LIBRARY: join(buildDir(), libraryName("chunkkv_cuda_fake")) };
+
+Deno.test(
+  "kernels on cuda without a device fails and says why: exit code 1",
+  { ignore },
+  async () => {
+    const none = { ...FAKE, CHUNKKV_FAKE_NO_DEVICE: "1" };
+    const missing = { CHUNKKV_CUDA_LIBRARY: "/nowhere/libchunkkv_cuda.so" };
+    const cases = [[none, "Expected a device but found none"], [missing, "/nowhere/"]] as const;
+    for (const [env, words] of cases) {
+      const { code, stdout, stderr } = await chunkkv(["kernels", "--device", "cuda"], env);
+      assertEquals([code, stdout], [1, ""], stderr);
+      assertStringIncludes(stderr, words);
+    }
+  },
+);
+
+Deno.test(
+  "kernels on cuda tells every stage of every length, and its limit",
+  { ignore },
+  async () => {
+    const folder = await Deno.makeTempDir();
+    try {
+      const json = `${folder}/kernels.json`;
+      const small = ["--shape", "smollm2", "--n", "64,256", "--keep", "0.5", "--seconds", "0"];
+      const cuda = ["kernels", "--device", "cuda", ...small, "--json", json];
+      const { code, stdout, stderr } = await chunkkv(cuda, FAKE);
+      assertEquals(code, 0, stderr);
+      for (const words of ["No GPU at all", "on-device copy", "tensor cores are not counted"]) {
+        assertStringIncludes(stdout, words);
+      }
+      const { args, device, limits, rows } = JSON.parse(await Deno.readTextFile(json));
+      assertEquals([args.dtype, args.threads, device.includes("No GPU")], [
+        "bf16",
+        undefined,
+        true,
+      ]);
+      const stages = ["score", "select", "compact", "sum", "all layers"];
+      assertEquals(
+        rows.map(({ n, stage }: DeviceRow) => [n, stage]),
+        [64, 256].flatMap((n) => stages.map((stage) => [n, stage])),
+      );
+      for (const row of rows as DeviceRow[]) {
+        const cache = 3 * row.n * 64 * 2;
+        const [score, select, compact] = [cache, 4 * row.n, 2 * 2 * cache / 2];
+        const all = score + select + compact;
+        const bytes = { score, select, compact, sum: all, "all layers": all };
+        assertEquals(row.bytes, bytes[row.stage], row.stage);
+        assert(row.ms >= row.shortest_ms && row.shortest_ms > 0);
+        assertAlmostEquals(row.limit_ms, row.bytes / limits.copy_gb_s / 1e6, 1e-9);
+        assertAlmostEquals(row.of_limit, row.limit_ms / row.ms, 1e-9);
+      }
+    } finally {
+      await Deno.remove(folder, { recursive: true });
+    }
+  },
+);
 
 const BAD_USAGE: [string, string[], string][] = [
   ["an unknown shape", ["--shape", "nonsense"], "llama-3-8b"],
@@ -77,6 +134,9 @@ const BAD_USAGE: [string, string[], string][] = [
   ["an unknown layout", ["--layout", "nonsense"], "contiguous"],
   ["to keep nothing", ["--keep", "0"], "above 0 and at most 1"],
   ["heads that do not divide", ["--heads", "10"], "multiple of the 8 kv heads"],
+  ["threads of a GPU", ["--device", "cuda", "--threads", "2"], "where it means nothing"],
+  ["an instruction set of a GPU", ["--device", "cuda", "--isa", "serial"], "--device cpu"],
+  ["a length that is none", ["--n", "4096,"], "whole number of at least 1"],
   ["half a page", ["--layout", "paged", "--n", "100"], "whole pages"],
 ];
 

@@ -102,6 +102,21 @@ Deno.test("a DeviceBuffer refuses copies outside it, and sizes that are none", (
   );
 });
 
+Deno.test("a DeviceBuffer copies others, and parts of itself", () => {
+  using source = DeviceBuffer.from(Uint8Array.of(1, 2, 3, 4));
+  using buffer = DeviceBuffer.from(new Uint8Array(8));
+  buffer.copyFrom(source);
+  buffer.copyFrom(source, 5, 2);
+  assertEquals([...buffer.download()], [1, 2, 3, 4, 0, 3, 4, 0]);
+  buffer.copyFrom(buffer, 6, 0, 2);
+  buffer.copyFrom(source, 8, 4);
+  assertEquals([...buffer.download()], [1, 2, 3, 4, 0, 3, 1, 2]);
+  const wrong: [number, number, number?][] = [[5, 0], [0, 5], [0, 2, 3], [-1, 0], [0, 0, 0.5]];
+  for (const range of wrong) {
+    code("out_of_bounds", assertThrows(() => buffer.copyFrom(source, ...range), ChunkKvError));
+  }
+});
+
 Deno.test("a disposed DeviceBuffer stays disposed, and every use of it says so", () => {
   const { keys, queries } = onDevice();
   assert(keys.data instanceof DeviceBuffer);
@@ -113,6 +128,7 @@ Deno.test("a disposed DeviceBuffer stays disposed, and every use of it says so",
     () => buffer.pointer,
     () => buffer.download(),
     () => buffer.upload(new Uint8Array(1)),
+    () => buffer.copyFrom(queries.data as DeviceBuffer),
     () => compressor.score({ queries, keys, method: chunkKv() }),
   ];
   for (const use of uses) code("disposed", assertThrows(use, ChunkKvError, "DeviceBuffer"));
