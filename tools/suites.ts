@@ -27,8 +27,14 @@ export const SUITES: Record<string, Suite> = {
     await buildNative();
     return await runCTests(join(buildDir(), "tests"), {});
   },
-  deno: (filter) =>
-    runDeno(filter, ["--trace-leaks", "--ignore=tests/golden,tests/preload,tests/cuda", "tests"]),
+  deno: async (filter) => {
+    await buildNative(); // the fake CUDA library too
+    return await runDeno(filter, [
+      "--trace-leaks",
+      "--ignore=tests/golden,tests/preload,tests/cuda",
+      "tests",
+    ]);
+  },
   examples: (filter) => runDeno(filter, ["--doc", ...sources()]),
   golden: (filter) => runDeno(filter, ["--trace-leaks", "tests/golden"]),
   device: async (filter) => {

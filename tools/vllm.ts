@@ -5,6 +5,7 @@
  */
 import { join } from "node:path";
 
+import { buildNative } from "./native.ts";
 import { buildDir, libraryName, repoRoot } from "./paths.ts";
 import { capture, tee } from "./process.ts";
 import { type Counts, readSummary } from "./test_summary.ts";
@@ -18,6 +19,7 @@ export async function vllmPython(): Promise<string> {
 /** Runs the tests of the vLLM plugin; the filter is pytest's `-k`. */
 export async function testVllm(filter: string | undefined): Promise<Counts> {
   const python = await vllmPython();
+  await buildNative(); // the fake CUDA library too
   const filters = filter === undefined ? [] : ["-k", filter];
   const pytest = [python, "-m", "pytest", "-v", "--color=no", "--durations=5"];
   const { code, output } = await tee([
