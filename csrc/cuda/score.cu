@@ -8,14 +8,12 @@
 #include "workspace.h"
 
 static ckv_status device_of(const ckv_cuda_call *call, ScoreDevice *device) {
-  int multiprocessors = 0, l2 = 0, major = 0, minor = 0;
+  int multiprocessors = 0, major = 0, minor = 0;
   const int d = call->device_index;
   cudaError_t error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, d);
-  if (!error) error = cudaDeviceGetAttribute(&l2, cudaDevAttrL2CacheSize, d);
   if (!error) error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, d);
   if (!error) error = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, d);
   device->multiprocessors = multiprocessors;
-  device->l2_bytes = l2;
   device->hopper = major == 9 && minor == 0;
 #ifdef CKV_CUDA_NO_WGMMA
   device->hopper = false;
@@ -54,17 +52,22 @@ static ckv_status plan_of(const ckv_cuda_call *call, const ckv_params *params,
 
 ckv_status ckv_cuda_score_bytes(const ckv_cuda_call *call, const ckv_params *params,
                                 const ckv_layer *layers, int32_t num_layers, int64_t *bytes) {
+  const ckv_layer *last = nullptr;
   for (int32_t l = 0; l < num_layers; l++) {
     if (!layers[l].queries || nothing_to_score(&layers[l])) continue;
-    // As if all layers were like this one: as many as possible share a launch.
+    if (last && same_layer_shape(last, &layers[l])) continue;
+    last = &layers[l];
+    // How many like it will share a launch is not known yet, and fewer can need more: their items
+    // are smaller.
     ckv_layer alike[CKV_SCORE_LAYERS];
-    const int32_t count = std::min(num_layers, CKV_SCORE_LAYERS);
-    std::fill(alike, alike + count, layers[l]);
-    ScoreDevice device;
-    ScorePlan plan;
-    const ckv_status status = plan_of(call, params, alike, count, &device, &plan);
-    if (status) return status;
-    *bytes = std::max(*bytes, plan.end);
+    std::fill(alike, alike + CKV_SCORE_LAYERS, layers[l]);
+    for (int32_t count = std::min(num_layers, CKV_SCORE_LAYERS); count > 0; count--) {
+      ScoreDevice device;
+      ScorePlan plan;
+      const ckv_status status = plan_of(call, params, alike, count, &device, &plan);
+      if (status) return status;
+      *bytes = std::max(*bytes, plan.end);
+    }
   }
   return CKV_OK;
 }

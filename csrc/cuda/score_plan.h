@@ -6,7 +6,6 @@
 
 struct ScoreDevice {
   int32_t multiprocessors;
-  int64_t l2_bytes;
   bool hopper;  // wgmma is there
 };
 
