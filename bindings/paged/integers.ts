@@ -1,29 +1,11 @@
 /**
- * Integers from outside.
+ * Many integers from outside at once.
  *
  * @module
  */
-import { check } from "../../ffi/status.ts";
+import { checkInteger, MAX_INT32 } from "../integers.ts";
 
-/** The largest `int32_t`, which slots and token ids are. */
-export const MAX_INT32 = 2 ** 31 - 1;
-
-/**
- * Throws unless a value is an integer in a range.
- *
- * @param name What it is, for the error.
- * @param value The value.
- * @param least The smallest allowed.
- * @param most The largest allowed.
- * @throws {ChunkKvError} `invalid_argument`.
- */
-export function checkInteger(name: string, value: number, least: number, most = MAX_INT32): void {
-  check(
-    Number.isInteger(value) && value >= least && value <= most,
-    `${name} to be an integer from ${least} to ${most}`,
-    value,
-  );
-}
+export { checkInteger, MAX_INT32 };
 
 /**
  * Throws unless all values are integers in a range; no text is made for those that are.
