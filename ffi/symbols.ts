@@ -100,6 +100,15 @@ export const symbols = {
     result: "i32",
   },
 
+  ckv_device_find: {
+    parameters: [
+      /* const void *memory */ "pointer",
+      /* int32_t *device */ "buffer",
+      /* int32_t *index */ "buffer",
+    ],
+    result: "i32",
+  },
+
   ckv_context_default_params: {
     parameters: [/* ckv_context_params *params */ "buffer"],
     result: "void",

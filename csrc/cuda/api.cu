@@ -59,6 +59,15 @@ ckv_status describe(const ckv_cuda_call *call, ckv_cuda_device *device) {
   return CKV_OK;
 }
 
+int32_t find(const void *memory) {
+  cudaPointerAttributes found;
+  const cudaError_t error = cudaPointerGetAttributes(&found, memory);
+  if (error != cudaSuccess) cudaGetLastError();
+  const bool on_device = error == cudaSuccess && (found.type == cudaMemoryTypeDevice ||
+                                                  found.type == cudaMemoryTypeManaged);
+  return on_device ? found.device : -1;
+}
+
 ckv_status allocate(const ckv_cuda_call *call, int64_t bytes, void **memory) {
   *memory = nullptr;
   const cudaError_t error = cudaMalloc(memory, static_cast<size_t>(bytes));
@@ -129,6 +138,7 @@ const ckv_cuda_api API = {
     sizeof(ckv_cuda_api),
     device_count,
     describe,
+    find,
     on_device<allocate>,
     on_device<release>,
     on_device<copy>,

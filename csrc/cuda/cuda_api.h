@@ -14,7 +14,7 @@
 
 #include "../include/chunkkv.h"
 
-#define CKV_CUDA_API_VERSION 1
+#define CKV_CUDA_API_VERSION 2
 #define CKV_CUDA_API_SYMBOL "ckv_cuda_api_get"
 
 typedef struct ckv_cuda_call {
@@ -48,6 +48,9 @@ typedef struct ckv_cuda_api {
   // Devices that can be used; none: -1 and the reason in `error`.
   int32_t (*device_count)(char *error, size_t error_bytes);
   ckv_status (*describe)(const ckv_cuda_call *call, ckv_cuda_device *device);
+
+  // The device that memory is on; -1: none.
+  int32_t (*find)(const void *memory);
 
   ckv_status (*allocate)(const ckv_cuda_call *call, int64_t bytes, void **memory);
   ckv_status (*release)(const ckv_cuda_call *call, void *memory);

@@ -245,6 +245,10 @@ CKV_API int64_t ckv_row_bytes(int32_t dtype, int32_t elements);
 // CKV_ERROR_UNSUPPORTED: no library for it, no driver, no device; CKV_ERROR_INVALID_ARGUMENT: index.
 CKV_API ckv_status ckv_device_describe(int32_t device, int32_t index, char *text, int64_t bytes);
 
+// Where memory lies: CKV_CUDA and the index of its device, or CKV_CPU and 0 for all that no CUDA driver
+// knows as a device's. Nothing is read of it.
+CKV_API ckv_status ckv_device_find(const void *memory, int32_t *device, int32_t *index);
+
 // ---- Context ------------------------------------------------------------------------------------
 
 CKV_API void ckv_context_default_params(ckv_context_params *params);

@@ -34,6 +34,9 @@ static ckv_status describe(const ckv_cuda_call *call, ckv_cuda_device *device) {
   return CKV_OK;
 }
 
+// All memory is the device's, but NULL.
+static int32_t find(const void *memory) { return memory ? 0 : -1; }
+
 static ckv_status allocate(const ckv_cuda_call *call, int64_t bytes, void **memory) {
   *memory = bytes > 1ll << 34 ? NULL : aligned_alloc(256, (size_t)((bytes + 255) / 256 * 256));
   if (!*memory) return fail(call, CKV_ERROR_OUT_OF_MEMORY, "Expected memory but found none");
@@ -178,6 +181,7 @@ __attribute__((visibility("default"))) const ckv_cuda_api *ckv_cuda_api_get(uint
       .struct_size = sizeof(ckv_cuda_api),
       .device_count = device_count,
       .describe = describe,
+      .find = find,
       .allocate = allocate,
       .release = release,
       .copy = copy,

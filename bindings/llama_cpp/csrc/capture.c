@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "attention_node.h"
+#include "places.h"
 
 #define F16_MINUS_INFINITY 0xFC00u
 #define F16_MAGNITUDE 0x7FFFu
@@ -119,6 +120,14 @@ static void append_queries(const ckvl_capture *capture, ckvl_layer *layer,
   memmove(layer->queries, layer->queries + row * (size_t)(layer->rows - kept),
           sizeof(float) * row * (size_t)kept);
   const size_t first = (size_t)(layer->stream - layer->node_first) * queries->nb[3];
+  // One read from a GPU takes as long as many rows of it.
+  if (packed && queries->nb[1] == sizeof(float) * row) {
+    capture->api->ggml_backend_tensor_get(queries, layer->queries + row * (size_t)kept,
+                                          first + (size_t)(end - rows) * queries->nb[1],
+                                          sizeof(float) * row * (size_t)rows);
+    layer->rows = kept + rows;
+    return;
+  }
   for (int64_t t = end - rows; t < end; t++, kept++) {
     float *to = layer->queries + row * (size_t)kept;
     const size_t from = first + (size_t)t * queries->nb[1];
@@ -194,7 +203,11 @@ bool ckvl_capture_node(struct ggml_tensor *node, bool ask, void *user_data) {
   const int32_t tokens = (int32_t)node->src[0]->ne[1];
   int32_t end;
   const int32_t part = run_part(capture, layer, tokens, &end);
-  const int32_t rows = part > 0 ? wanted_rows(capture, layer, part) : 0;
+  int32_t rows = part > 0 ? wanted_rows(capture, layer, part) : 0;
+  if (rows > 0 && capture->is_open && !ckvl_is_host(capture->api, layer->keys)) {
+    capture->skipped = true;
+    rows = 0;
+  }
   if (ask && rows > 0) {
     capture->wants = true;
     return true;
@@ -232,6 +245,8 @@ void ckvl_capture_begin(ckvl_capture *capture, const ckvl_run *run, llama_pos fr
   capture->run_begin = run->begin;
   capture->run_end = run->end;
   capture->batch_tokens = run->batch_tokens;
+  capture->is_open = run->is_open;
+  capture->skipped = false;
   capture->wants = false;
   capture->status = CKV_OK;
   for (int32_t l = 0; l < capture->num_layers; l++) {
@@ -241,7 +256,8 @@ void ckvl_capture_begin(ckvl_capture *capture, const ckvl_run *run, llama_pos fr
 }
 
 void ckvl_capture_end(ckvl_capture *capture, llama_pos next, bool decoded) {
-  for (int32_t l = 0; l < capture->num_layers && !capture->status && decoded; l++) {
+  const bool complete = decoded && !capture->skipped;
+  for (int32_t l = 0; l < capture->num_layers && !capture->status && complete; l++) {
     const ckvl_layer *layer = &capture->layers[l];
     // More rows than tokens: several layers attend to one layer's cache. Fewer: only some tokens.
     const int32_t expected =
@@ -252,7 +268,7 @@ void ckvl_capture_end(ckvl_capture *capture, llama_pos next, bool decoded) {
                                   layer->index, layer->seen > expected ? "more" : "fewer");
     }
   }
-  if (!decoded || capture->status) {
+  if (!complete || capture->status) {
     ckvl_capture_forget(capture);
     return;
   }

@@ -49,7 +49,9 @@ typedef struct ckvl_capture {
   llama_seq_id seq;
   int32_t run_begin, run_end, batch_tokens;  // the sequence's tokens in the batch
   llama_pos from;                            // rows before this position are not wanted
-  bool wants;                                // whether the node that was asked about shows rows
+  bool is_open;                              // see ckvl_run
+  bool skipped;       // rows of a device were left out, so that none are there
+  bool wants;         // whether the node that was asked about shows rows
   llama_pos next;     // position after the newest captured row; -1: nothing captured
   int32_t rows;       // rows of every layer
   bool has_cells;     // whether the masks are those of the newest captured row
@@ -78,6 +80,9 @@ typedef struct ckvl_run {
   int32_t begin, end;    // batch tokens begin..end-1
   int32_t batch_tokens;  // of all sequences
   llama_pos first;
+  // More is to come before rows are needed. On a device each read stops the engine, so that none is
+  // made: the rows are those of the next runs alone then.
+  bool is_open;
 } ckvl_run;
 
 // Around a decode call that has the run. Rows from position `from` on are captured, at most the

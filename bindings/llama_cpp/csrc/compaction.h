@@ -11,26 +11,36 @@
 
 #include "cells.h"
 #include "kept.h"
+#include "places.h"
 #include "state_blob.h"
+
+#define CKVL_MAX_PLACES (1 + CKVL_MAX_DEVICES)
 
 typedef struct ckvl_compaction {
   const ckvl_api *api;
   struct llama_context *ctx;
   llama_seq_id seq;
   const ckvl_capture *capture;
-  ckv_context *ckv;
+  ckv_context *ckv;  // of the host's CPU
+  ckvl_devices *devices;
+  // The engine's host has states on a device of its own, which another one would make void.
+  bool keeps_device_states;
   ckvl_error *error;
 
   ckvl_cells cells;     // of the global cache
+  bool is_run;          // they lie side by side: rows are found without a list of them
   ckvl_layers global;   // the layers to compact
   ckvl_layers sliding;  // layers with a sliding window: their cache is carried over unchanged
+  ckvl_place places[CKVL_MAX_PLACES];
+  int32_t num_places;
+  int32_t *place;  // [global.count] which of them the layer is in
   uint8_t *sliding_blob;
   size_t sliding_bytes;
   ckvl_kept kept;
   bool is_lost;  // commit failed half-way: the sequence is empty now
 } ckvl_compaction;
 
-// The caller has set api, ctx, seq, capture, ckv and error; the rest is 0. The capture must end at
+// The caller has set api, ctx, seq, capture, ckv, devices and error; the rest is 0. The capture must end at
 // the sequence's newest token. A shift of positions that is not yet applied must not be pending.
 ckv_status ckvl_compaction_prepare(ckvl_compaction *c);
 
@@ -45,8 +55,39 @@ ckv_status ckvl_compaction_commit(ckvl_compaction *c);
 
 void ckvl_compaction_free(ckvl_compaction *c);
 
-// Keys or values of a layer as the library wants them: one cell per block.
-ckv_kv_view ckvl_rows_view(const ckvl_compaction *c, const ckvl_layer *layer,
-                           struct ggml_tensor *rows, int32_t head_dim);
+// ---- Between the files of a compaction ----------------------------------------------------------
+
+// Keys or values of global layer `l` as the library wants them: a strided view, or one cell per block.
+// Its place has begun.
+ckv_kv_view ckvl_rows_view(const ckvl_compaction *c, int32_t l, const struct ggml_tensor *rows,
+                           int32_t head_dim);
+
+// Workspace that a stage needs for any of the layers in a place.
+ckv_status ckvl_stage_workspace(ckvl_compaction *c, int32_t place, const ckv_params *params,
+                                int64_t *bytes);
+
+// Lets go of what the places hold.
+void ckvl_places_end(ckvl_compaction *c);
+
+// True if some layer is not in host memory.
+bool ckvl_is_on_device(const ckvl_compaction *c);
+
+// Moving rows. begin gets all memory that it needs, and changes nothing; gather moves the kept rows of
+// every layer into the cells of the sequence's first positions.
+ckv_status ckvl_rows_begin(ckvl_compaction *c);
+ckv_status ckvl_rows_gather(ckvl_compaction *c);
+
+// Putting the engine's cells right, after its rows have been moved and the dropped cells are free. begin
+// gets all memory that it needs, and changes nothing; after a failed replace the sequence is lost.
+typedef struct ckvl_state_swap {
+  llama_state_seq_flags flags;  // whether rows go through the host or stay on their devices
+  uint8_t *blob;
+  size_t bytes;
+  llama_pos *positions;  // [kept.len] of the kept tokens
+} ckvl_state_swap;
+
+ckv_status ckvl_state_swap_begin(const ckvl_compaction *c, ckvl_state_swap *swap);
+ckv_status ckvl_state_swap_replace(const ckvl_compaction *c, ckvl_state_swap *swap);
+void ckvl_state_swap_end(ckvl_state_swap *swap);
 
 #endif

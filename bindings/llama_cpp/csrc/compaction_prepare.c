@@ -80,16 +80,26 @@ static ckv_status classify_layers(ckvl_compaction *c, int32_t *global_mask) {
   return split_layers(capture, sliding_mask, &c->sliding, &c->global, c->error);
 }
 
-static ckv_status check_memory(const ckvl_compaction *c) {
+static bool is_run(const ckvl_cells *cells) {
+  int32_t i = 1;
+  while (i < cells->count && cells->cell[i] == cells->cell[i - 1] + 1) i++;
+  return i >= cells->count;
+}
+
+// Each layer's place.
+static ckv_status find_places(ckvl_compaction *c) {
+  const size_t bytes = sizeof *c->place * (size_t)c->global.count;
+  c->place = malloc(bytes);
+  if (!c->place) return ckvl_fail_memory(c->error, bytes);
   for (int32_t l = 0; l < c->global.count; l++) {
-    const ckvl_layer *layer = c->global.data[l];
-    if (!layer->keys->buffer || !layer->values->buffer ||
-        !c->api->ggml_backend_buffer_is_host(layer->keys->buffer) ||
-        !c->api->ggml_backend_buffer_is_host(layer->values->buffer)) {
-      return ckvl_fail(c->error, CKV_ERROR_UNSUPPORTED,
-                       "Expected the KV cache in host memory but that of layer %d is on a device",
-                       layer->index);
-    }
+    ckvl_place found;
+    const ckv_status status =
+        ckvl_place_find(&found, c->api, c->global.data[l], c->ckv, c->devices, c->error);
+    if (status) return status;
+    int32_t p = 0;
+    while (p < c->num_places && c->places[p].ckv != found.ckv) p++;
+    if (p == c->num_places) c->places[c->num_places++] = found;
+    c->place[l] = p;
   }
   return CKV_OK;
 }
@@ -141,38 +151,22 @@ ckv_status ckvl_compaction_prepare(ckvl_compaction *c) {
                   "Expected a sequence with cells of its own but found cells that a copy of it "
                   "shares: rows are moved in place, so remove the other one first");
   }
-  if (!status) status = check_memory(c);
+  c->is_run = !status && is_run(&c->cells);
+  if (!status) status = find_places(c);
   if (!status) status = check_sizes(c);
   return status;
 }
 
 void ckvl_compaction_free(ckvl_compaction *c) {
+  ckvl_places_end(c);
   ckvl_cells_free(&c->cells);
   ckvl_kept_free(&c->kept);
   free(c->global.data);
   free(c->sliding.data);
   free(c->sliding_blob);
+  free(c->place);
+  c->place = NULL;
+  c->num_places = 0;
   c->global = c->sliding = (ckvl_layers){0};
   c->sliding_blob = NULL;
-}
-
-ckv_kv_view ckvl_rows_view(const ckvl_compaction *c, const ckvl_layer *layer,
-                           struct ggml_tensor *rows, int32_t head_dim) {
-  return (ckv_kv_view){
-      .struct_size = sizeof(ckv_kv_view),
-      .dtype = ckvl_dtype(rows->type),
-      .device = CKV_CPU,
-      .batch = 1,
-      .num_kv_heads = layer->num_kv_heads,
-      .head_dim = head_dim,
-      .kv_len = c->cells.count,
-      .block_size = 1,
-      .data = (char *)rows->data + ckvl_row_offset(layer, rows, 0),
-      .size_bytes = rows->ne[1] * (int64_t)rows->nb[1],
-      .stride_head = (int64_t)c->api->ggml_row_size(rows->type, head_dim),
-      .stride_block = (int64_t)rows->nb[1],
-      .block_table = c->cells.cell,
-      .max_blocks = c->cells.count,
-      .num_blocks = (int32_t)rows->ne[1],
-  };
 }

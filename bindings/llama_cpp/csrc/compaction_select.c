@@ -4,31 +4,60 @@
 #include "compaction.h"
 
 // The library's own words, in the engine's error.
-static ckv_status fail_library(ckvl_compaction *c, ckv_status status, int32_t layer) {
-  return ckvl_fail(c->error, status, "Layer %d: %s", layer, ckv_context_error(c->ckv));
+static ckv_status fail_library(ckvl_compaction *c, ckv_status status, int32_t l) {
+  return ckvl_fail(c->error, status, "Layer %d: %s", c->global.data[l]->index,
+                   ckv_context_error(c->places[c->place[l]].ckv));
 }
 
-static ckv_query_view queries_view(const ckvl_layer *layer, int32_t window) {
-  const int64_t head = (int64_t)sizeof(float) * layer->key_dim;
-  const int64_t row = head * layer->num_q_heads;
+// Where a place has what selecting needs and gives: on the host the arrays of the host.
+typedef struct {
+  float *scores;            // of one layer
+  char *queries;            // of one layer; NULL: where they were captured
+  int32_t *indices, *lens;  // of all layers
+} selection;
+
+static size_t query_row_bytes(const ckvl_layer *layer) {
+  return sizeof(float) * (size_t)layer->key_dim * (size_t)layer->num_q_heads;
+}
+
+static ckv_query_view queries_view(const ckvl_layer *layer, int32_t window, int32_t device,
+                                   const char *data) {
+  const int64_t row = (int64_t)query_row_bytes(layer);
   return (ckv_query_view){
       .struct_size = sizeof(ckv_query_view),
       .dtype = CKV_F32,
-      .device = CKV_CPU,
+      .device = device,
       .batch = 1,
       .num_q_heads = layer->num_q_heads,
       .window = window,
       .head_dim = layer->key_dim,
-      .data = (const char *)layer->queries + row * (layer->rows - window),
+      .data = data,
       .size_bytes = row * window,
       .stride_batch = row * window,
-      .stride_head = head,
+      .stride_head = (int64_t)sizeof(float) * layer->key_dim,
       .stride_row = row,
   };
 }
 
+static ckv_status score_layer(ckvl_compaction *c, const ckv_params *params, int32_t l,
+                              const selection *s, ckv_scores *scores) {
+  const ckvl_layer *layer = c->global.data[l];
+  ckvl_place *place = &c->places[c->place[l]];
+  const size_t row = query_row_bytes(layer);
+  const char *rows = (const char *)layer->queries + row * (size_t)(layer->rows - params->window);
+  if (s->queries) {
+    const ckv_status status =
+        ckvl_place_put(place, s->queries, rows, row * (size_t)params->window, c->error);
+    if (status) return status;
+    rows = s->queries;
+  }
+  const ckv_query_view queries = queries_view(layer, params->window, place->device, rows);
+  const ckv_kv_view keys = ckvl_rows_view(c, l, layer->keys, layer->key_dim);
+  return ckv_score(place->ckv, params, &queries, &keys, scores);
+}
+
 static ckv_status select_layer(ckvl_compaction *c, const ckv_params *params, int32_t l,
-                               float *scores_data, int32_t *len) {
+                               const selection *s) {
   const ckvl_layer *layer = c->global.data[l];
   ckv_params own = *params;
   own.scale = layer->scale;
@@ -38,7 +67,7 @@ static ckv_status select_layer(ckvl_compaction *c, const ckv_params *params, int
       .batch = 1,
       .num_heads = ckv_score_heads(params, layer->num_kv_heads),
       .kv_len = c->cells.count,
-      .data = scores_data,
+      .data = s->scores,
   };
   scores.count = (int64_t)scores.num_heads * scores.kv_len;
   ckv_kept kept = {
@@ -46,17 +75,13 @@ static ckv_status select_layer(ckvl_compaction *c, const ckv_params *params, int
       .batch = 1,
       .num_heads = c->kept.heads[l],
       .capacity = c->kept.capacity,
-      .indices = ckvl_kept_indices(&c->kept, l),
-      .lens = len,
+      .indices = s->indices + (size_t)l * (size_t)c->kept.max_heads * (size_t)c->kept.capacity,
+      .lens = s->lens + l,
   };
-  if (scores.num_heads > 0) {
-    const ckv_query_view queries = queries_view(layer, params->window);
-    const ckv_kv_view keys = ckvl_rows_view(c, layer, layer->keys, layer->key_dim);
-    const ckv_status status = ckv_score(c->ckv, &own, &queries, &keys, &scores);
-    if (status) return fail_library(c, status, layer->index);
-  }
-  const ckv_status status = ckv_select(c->ckv, &own, &scores, &kept);
-  return status ? fail_library(c, status, layer->index) : CKV_OK;
+  ckv_status status = CKV_OK;
+  if (scores.num_heads > 0) status = score_layer(c, &own, l, s, &scores);
+  if (!status) status = ckv_select(c->places[c->place[l]].ckv, &own, &scores, &kept);
+  return status ? fail_library(c, status, l) : CKV_OK;
 }
 
 static ckv_status check_params(ckvl_compaction *c, const ckv_params *params) {
@@ -114,29 +139,95 @@ static ckv_status prepare_sets(ckvl_compaction *c, const ckv_params *params, int
   return CKV_OK;
 }
 
+// Memory on a device for selecting its layers.
+static ckv_status begin_place(ckvl_compaction *c, const ckv_params *params, int32_t p,
+                              size_t score_bytes, const selection *host, selection *own) {
+  ckvl_place *place = &c->places[p];
+  const int32_t listed = c->is_run ? 0 : c->cells.count;
+  *own = *host;
+  if (place->device == CKV_CPU) {
+    return ckvl_place_begin(place, 0, 0, c->cells.cell, listed, c->error);
+  }
+  size_t query_bytes = 0;
+  for (int32_t l = 0; l < c->global.count; l++) {
+    const size_t bytes = query_row_bytes(c->global.data[l]) * (size_t)params->window;
+    if (query_bytes < bytes) query_bytes = bytes;
+  }
+  const size_t layers = (size_t)c->global.count;
+  const size_t sets =
+      sizeof(int32_t) * layers * (size_t)c->kept.max_heads * (size_t)c->kept.capacity;
+  const size_t lens = sizeof(int32_t) * layers;
+  const size_t all = ckvl_place_round(score_bytes) + ckvl_place_round(query_bytes) +
+                     ckvl_place_round(sets) + ckvl_place_round(lens);
+  int64_t workspace;
+  ckv_status status = ckvl_stage_workspace(c, p, params, &workspace);
+  if (!status) {
+    status = ckvl_place_begin(place, all, workspace, c->cells.cell, listed, c->error);
+  }
+  if (status) return status;
+  own->scores = ckvl_place_take(place, score_bytes);
+  own->queries = ckvl_place_take(place, query_bytes);
+  own->indices = ckvl_place_take(place, sets);
+  own->lens = ckvl_place_take(place, lens);
+  return CKV_OK;
+}
+
+// What a device has selected, to the host.
+static ckv_status fetch(ckvl_compaction *c, const ckv_params *params, int32_t p,
+                        const selection *from, const selection *to) {
+  ckvl_place *place = &c->places[p];
+  if (place->device == CKV_CPU) return CKV_OK;
+  ckv_status status = ckvl_place_finish(place, c->error);
+  const size_t set = (size_t)c->kept.max_heads * (size_t)c->kept.capacity;
+  for (int32_t l = 0; l < c->global.count && !status; l += params->layer_reuse) {
+    if (c->place[l] != p) continue;
+    status = ckvl_place_get(place, to->indices + set * (size_t)l, from->indices + set * (size_t)l,
+                            sizeof(int32_t) * set, c->error);
+    if (status) return status;
+    status = ckvl_place_get(place, to->lens + l, from->lens + l, sizeof(int32_t), c->error);
+  }
+  return status;
+}
+
+static ckv_status select_all(ckvl_compaction *c, const ckv_params *params, size_t score_bytes,
+                             const selection *host) {
+  selection own[CKVL_MAX_PLACES];
+  ckv_status status = CKV_OK;
+  for (int32_t p = 0; p < c->num_places && !status; p++) {
+    status = begin_place(c, params, p, score_bytes, host, &own[p]);
+  }
+  for (int32_t l = 0; l < c->global.count && !status; l += params->layer_reuse) {
+    status = select_layer(c, params, l, &own[c->place[l]]);
+  }
+  for (int32_t p = 0; p < c->num_places && !status; p++) {
+    status = fetch(c, params, p, &own[p], host);
+  }
+  ckvl_places_end(c);
+  const size_t set = sizeof(int32_t) * (size_t)c->kept.max_heads * (size_t)c->kept.capacity;
+  for (int32_t l = 0; l < c->global.count && !status; l++) {
+    const int32_t leader = l - l % params->layer_reuse;
+    if (leader == l) continue;
+    host->lens[l] = host->lens[leader];
+    memcpy(ckvl_kept_indices(&c->kept, l), ckvl_kept_indices(&c->kept, leader), set);
+  }
+  return status;
+}
+
 ckv_status ckvl_compaction_select(ckvl_compaction *c, const ckv_params *params) {
   ckv_status status = check_params(c, params);
   int32_t score_heads = 0;
   if (!status) status = prepare_sets(c, params, &score_heads);
   if (status) return status;
-  const size_t floats = (size_t)score_heads * (size_t)c->cells.count;
-  float *scores = malloc(sizeof *scores * (floats + 1));
-  int32_t *lens = malloc(sizeof *lens * (size_t)c->global.count);
-  if (!scores || !lens) status = ckvl_fail_memory(c->error, sizeof *scores * floats);
-  const size_t set = sizeof(int32_t) * (size_t)c->kept.max_heads * (size_t)c->kept.capacity;
-  for (int32_t l = 0; l < c->global.count && !status; l++) {
-    const int32_t leader = l - l % params->layer_reuse;
-    if (leader == l) {
-      status = select_layer(c, params, l, scores, &lens[l]);
-    } else {
-      lens[l] = lens[leader];
-      memcpy(ckvl_kept_indices(&c->kept, l), ckvl_kept_indices(&c->kept, leader), set);
-    }
-  }
-  if (!status) status = ckvl_kept_level(&c->kept, lens, c->cells.count, c->error);
+  const size_t score_bytes = sizeof(float) * (size_t)score_heads * (size_t)c->cells.count;
+  const selection host = {.scores = malloc(score_bytes + sizeof(float)),
+                          .indices = c->kept.indices,
+                          .lens = malloc(sizeof(int32_t) * (size_t)c->global.count)};
+  status = host.scores && host.lens ? select_all(c, params, score_bytes, &host)
+                                    : ckvl_fail_memory(c->error, score_bytes);
+  if (!status) status = ckvl_kept_level(&c->kept, host.lens, c->cells.count, c->error);
   if (!status) status = ckvl_kept_check(&c->kept, c->cells.count, c->error);
-  free(scores);
-  free(lens);
+  free(host.scores);
+  free(host.lens);
   return status;
 }
 

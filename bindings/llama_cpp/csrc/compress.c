@@ -58,6 +58,7 @@ static ckv_status prepare(ckv_llama_context *context, int32_t s, int32_t window,
       .seq = s,
       .capture = &sequence->capture,
       .ckv = context->ckv,
+      .devices = &context->devices,
       .error = &context->error,
   };
   status = ckvl_compaction_prepare(c);

@@ -34,6 +34,7 @@ static void tear_down(ckv_llama_context *context) {
     free(context->sequences[s].logits);
   }
   ckv_context_free(context->ckv);
+  ckvl_devices_free(&context->devices);
   ckvl_kept_free(&context->kept);
   free(context->prefill.sliding_blob);
   free(context->sequences);

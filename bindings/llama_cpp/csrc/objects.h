@@ -60,7 +60,8 @@ struct ckv_llama_context {
   ckv_llama_model *model;
   struct llama_context *ctx;  // NULL until initialised
   llama_memory_t memory;
-  ckv_context *ckv;
+  ckv_context *ckv;  // of the CPU
+  ckvl_devices devices;
   ckvl_worker_pool workers;
   int32_t num_sequences, batch_size;
   bool flash_attention;

@@ -51,6 +51,12 @@ size_t ckvl_blob_cache_metadata_bytes(const ckvl_layers *layers, int32_t cells) 
   return counts + CELL_BYTES * (size_t)cells + 8 + 2 * LAYER_HEADER_BYTES * (size_t)layers->count;
 }
 
+size_t ckvl_blob_bytes_to_layer(const ckvl_layers *layers, int32_t cells, int32_t num_layers) {
+  const int32_t stream = layers->data[0]->stream;
+  return 4 + 4 * ((size_t)stream + 1) + CELL_BYTES * (size_t)cells + 8 +
+         LAYER_HEADER_BYTES * (size_t)num_layers;
+}
+
 size_t ckvl_blob_cache_bytes(const ckvl_layers *layers, int32_t cells) {
   return ckvl_blob_cache_metadata_bytes(layers, cells) +
          (size_t)cells * ckvl_blob_row_bytes(layers);
@@ -87,7 +93,7 @@ static int32_t find(const llama_pos *list, int32_t count, llama_pos value) {
 }
 
 ckv_status ckvl_blob_replace_positions(uint8_t *data, size_t size, llama_seq_id seq,
-                                       const ckvl_layers *layers, int32_t count,
+                                       const ckvl_layers *layers, int32_t count, bool has_rows,
                                        const llama_pos *from, const llama_pos *to,
                                        ckvl_error *error) {
   ckvl_reader reader = {.data = data, .size = size};
@@ -103,11 +109,12 @@ ckv_status ckvl_blob_replace_positions(uint8_t *data, size_t size, llama_seq_id 
          ckvl_read_u32(&reader) == (uint32_t)seq;
   }
   ok = ok && ckvl_read_u32(&reader) == 0 && ckvl_read_u32(&reader) == (uint32_t)layers->count;
+  const int32_t rows = has_rows ? count : 0;
   for (int32_t l = 0; l < layers->count && ok; l++) {
-    check_rows(&reader, layers->data[l]->keys, count);
+    check_rows(&reader, layers->data[l]->keys, rows);
   }
   for (int32_t l = 0; l < layers->count && ok; l++) {
-    check_rows(&reader, layers->data[l]->values, count);
+    check_rows(&reader, layers->data[l]->values, rows);
   }
   for (int32_t s = stream + 1; s < streams && ok; s++) ok = ckvl_read_u32(&reader) == 0;
   if (!ok || reader.failed) {

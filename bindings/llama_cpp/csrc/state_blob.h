@@ -37,14 +37,17 @@ typedef struct ckvl_layers {
 size_t ckvl_blob_cache_bytes(const ckvl_layers *layers, int32_t cells);
 size_t ckvl_blob_cache_metadata_bytes(const ckvl_layers *layers, int32_t cells);
 
+// Bytes without rows up to the headers of the keys of the first `num_layers` layers.
+size_t ckvl_blob_bytes_to_layer(const ckvl_layers *layers, int32_t cells, int32_t num_layers);
+
 // Bytes of one token in a cache.
 size_t ckvl_blob_row_bytes(const ckvl_layers *layers);
 
-// Reads a cache's part strictly: `count` cells of `seq` in these layers. The position of each cell
-// must be one of `from`, rising, [count]; to[i] replaces from[i]. Nothing is written unless all is as
-// expected.
+// Reads a cache's part strictly: `count` cells of `seq` in these layers, with rows or without. The
+// position of each cell must be one of `from`, rising, [count]; to[i] replaces from[i]. Nothing is
+// written unless all is as expected.
 ckv_status ckvl_blob_replace_positions(uint8_t *data, size_t size, llama_seq_id seq,
-                                       const ckvl_layers *layers, int32_t count,
+                                       const ckvl_layers *layers, int32_t count, bool has_rows,
                                        const llama_pos *from, const llama_pos *to,
                                        ckvl_error *error);
 

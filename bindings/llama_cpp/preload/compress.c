@@ -104,6 +104,8 @@ bool ckvp_compress(ckvp_context *context, llama_seq_id seq, int32_t budget, bool
                        .ctx = context->ctx,
                        .seq = seq,
                        .capture = &sequence->capture,
+                       .devices = &context->devices,
+                       .keeps_device_states = context->keeps_device_states,
                        .error = &error};
   context->host->llama_synchronize(context->ctx);
   ckvp_quiet_begin(context->host);

@@ -1,5 +1,6 @@
 #include "decode.h"
 
+#include "again.h"
 #include "settings.h"
 
 static _Thread_local ckvp_context *decoding;
@@ -84,6 +85,13 @@ static bool may_compress(ckvp_context *context, llama_seq_id seq) {
   return sequence->cells + tokens + window >= settings->decode_budget + settings->decode_slack;
 }
 
+// Whether more of the prompt follows, with which queries of this call are not needed. Those of a
+// sliding window cannot be had again if the rest is shorter than the observation window.
+static bool is_open(const ckvp_context *context, const ckvp_sequence *sequence) {
+  return sequence->is_prompt && !sequence->ends_prompt &&
+         context->host->llama_model_n_swa(context->model) == 0;
+}
+
 static bool begin(ckvp_context *context) {
   const int32_t window = ckvp_settings_get()->params.window;
   bool any = false;
@@ -91,6 +99,11 @@ static bool begin(ckvp_context *context) {
     ckvp_sequence *sequence = &context->sequences[s];
     const ckvl_run *run = &sequence->run;
     if (run->end == 0 || sequence->is_mixed || !may_compress(context, s)) continue;
+    sequence->run.is_open = is_open(context, sequence);
+    if (sequence->run.is_open && context->is_on_device) {
+      ckvl_capture_forget(&sequence->capture);
+      continue;
+    }
     ckvl_capture_begin(&sequence->capture, run, run->first + (run->end - run->begin) - window);
     sequence->is_captured = any = true;
   }
@@ -98,7 +111,7 @@ static bool begin(ckvp_context *context) {
 }
 
 // Compresses what is due. False: a sequence was lost.
-static bool finish(ckvp_context *context, bool decoded) {
+static bool finish(ckvp_context *context, const struct llama_batch *batch, bool decoded) {
   const ckvp_settings *settings = ckvp_settings_get();
   bool ok = true;
   for (int32_t s = 0; s < context->num_sequences; s++) {
@@ -107,7 +120,10 @@ static bool finish(ckvp_context *context, bool decoded) {
     if (sequence->run.end == 0) continue;
     const llama_pos next = sequence->run.first + tokens;
     if (sequence->is_captured) ckvl_capture_end(&sequence->capture, next, decoded);
+    context->is_on_device =
+        context->is_on_device || (sequence->is_captured && sequence->capture.skipped);
     if (decoded) sequence->next = next;
+    ckvp_note_tokens(sequence, batch, decoded);
     if (!decoded) sequence->cells = -1;
     if (sequence->cells >= 0) sequence->cells += tokens;
     if (!decoded || !sequence->is_captured) continue;
@@ -130,9 +146,8 @@ static bool finish(ckvp_context *context, bool decoded) {
   return ok;
 }
 
-int32_t ckvp_decode(ckvp_context *context, struct llama_batch batch) {
-  plan(context, &batch);
-  context->is_capturing = begin(context);
+// The engine's own decode call, shown to the captures if there are any.
+static int32_t run_engine(ckvp_context *context, struct llama_batch batch) {
   // The engine sets the callback of new graphs alone, not of those that it uses again.
   const ggml_backend_sched_t scheduler = atomic_load(&context->scheduler);
   if (scheduler) {
@@ -141,6 +156,34 @@ int32_t ckvp_decode(ckvp_context *context, struct llama_batch batch) {
   decoding = context;
   const int32_t result = context->host->llama_decode(context->ctx, batch);
   decoding = NULL;
+  return result;
+}
+
+// Queries that were left out and are needed after all: the prompt's last part is shorter than the
+// window. False: the engine has lost the tokens that were to be read again.
+static bool fill_windows(ckvp_context *context) {
+  bool ok = true;
+  for (int32_t s = 0; s < context->num_sequences && ok; s++) {
+    ckvp_sequence *sequence = &context->sequences[s];
+    struct ckvp_again again;
+    if (!context->is_on_device || !may_compress(context, s) ||
+        !ckvp_again_begin(context, s, ckvp_settings_get()->params.window, &again)) {
+      continue;
+    }
+    context->is_capturing = sequence->is_captured = true;
+    ok = run_engine(context, again.batch) == 0;
+    sequence->is_captured = false;
+    ckvl_capture_end(&sequence->capture, sequence->next, ok);
+    if (!ok) ckvp_note_removed(context, s, again.pos[0], -1);
+  }
+  return ok;
+}
+
+int32_t ckvp_decode(ckvp_context *context, struct llama_batch batch) {
+  plan(context, &batch);
   // As the engine answers where its own computation failed: the host gives the sequence up.
-  return finish(context, result == 0) ? result : -3;
+  if (!fill_windows(context)) return -3;
+  context->is_capturing = begin(context);
+  const int32_t result = run_engine(context, batch);
+  return finish(context, &batch, result == 0) ? result : -3;
 }

@@ -143,6 +143,15 @@ llama_pos CKVP_FN(llama_memory_seq_pos_min)(llama_memory_t memory, llama_seq_id 
   return context ? ckvp_first_position(context, seq, found) : found;
 }
 
+size_t CKVP_FN(llama_state_seq_get_data_ext)(struct llama_context *ctx, uint8_t *data, size_t size,
+                                             llama_seq_id seq, llama_state_seq_flags flags) {
+  const ckvp_host *host = real();
+  if (!host || !host->api.llama_state_seq_get_data_ext) return 0;
+  ckvp_context *context = tracked_context(host, ctx);
+  if (context && (flags & LLAMA_STATE_SEQ_FLAGS_ON_DEVICE)) context->keeps_device_states = true;
+  return host->api.llama_state_seq_get_data_ext(ctx, data, size, seq, flags);
+}
+
 size_t CKVP_FN(llama_state_seq_set_data_ext)(struct llama_context *ctx, const uint8_t *data,
                                              size_t size, llama_seq_id seq,
                                              llama_state_seq_flags flags) {
@@ -213,6 +222,7 @@ CKVP_INTERPOSE(llama_memory_seq_keep)
 CKVP_INTERPOSE(llama_memory_seq_add)
 CKVP_INTERPOSE(llama_memory_seq_div)
 CKVP_INTERPOSE(llama_memory_seq_pos_min)
+CKVP_INTERPOSE(llama_state_seq_get_data_ext)
 CKVP_INTERPOSE(llama_state_seq_set_data_ext)
 CKVP_INTERPOSE(llama_state_seq_set_data)
 CKVP_INTERPOSE(llama_state_seq_load_file)

@@ -17,6 +17,7 @@ static void reset(ckvp_sequence *sequence) {
   sequence->tail = sequence->compacted = sequence->next = 0;
   sequence->pending = 0;
   sequence->cells = 0;
+  sequence->num_recent = 0;
 }
 
 static void release(ckvp_context *context) {
@@ -24,6 +25,7 @@ static void release(ckvp_context *context) {
     ckvl_capture_free(&context->sequences[s].capture);
   }
   ckv_context_free(context->ckv);
+  ckvl_devices_free(&context->devices);
   free(context->sequences);
   free(context);
 }
@@ -148,6 +150,7 @@ static void cut(ckvp_sequence *sequence, llama_pos p0) {
   // From the tail on each position has a cell.
   const llama_pos removed = sequence->next > p0 ? sequence->next - p0 : 0;
   sequence->next -= removed;
+  sequence->num_recent = sequence->num_recent > removed ? sequence->num_recent - removed : 0;
   sequence->cells =
       p0 >= sequence->tail && sequence->cells >= removed ? sequence->cells - removed : -1;
   if (sequence->tail > p0) sequence->tail = p0;
@@ -165,6 +168,7 @@ void ckvp_note_removed(ckvp_context *context, llama_seq_id seq, llama_pos p0, ll
     } else {
       ckvl_capture_forget(&sequence->capture);
       sequence->cells = -1;
+      sequence->num_recent = 0;
     }
   }
 }
@@ -200,6 +204,7 @@ void ckvp_note_moved(ckvp_context *context, llama_seq_id seq, llama_pos p0, llam
   for (range(context, seq, &s, &end); s < end; s++) {
     ckvp_sequence *sequence = &context->sequences[s];
     ckvl_capture_forget(&sequence->capture);
+    sequence->num_recent = 0;
     sequence->tail = moved(sequence->tail, p0, p1, delta);
     sequence->compacted = moved(sequence->compacted, p0, p1, delta);
     sequence->next = moved(sequence->next, p0, p1, delta);
@@ -210,6 +215,7 @@ void ckvp_note_divided(ckvp_context *context, llama_seq_id seq) {
   int32_t s, end;
   for (range(context, seq, &s, &end); s < end; s++) {
     ckvl_capture_forget(&context->sequences[s].capture);
+    context->sequences[s].num_recent = 0;
   }
 }
 

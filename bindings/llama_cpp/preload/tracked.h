@@ -6,6 +6,7 @@
 
 #include "capture.h"
 #include "host.h"
+#include "places.h"
 
 typedef struct ckvp_sequence {
   ckvl_capture capture;
@@ -14,6 +15,8 @@ typedef struct ckvp_sequence {
   int32_t pending;      // prompt tokens decoded since the last output
   llama_pos next;       // position after the newest token that was decoded
   int32_t cells;        // that it has; -1: not known
+  llama_token recent[CKVL_WINDOW];  // its newest tokens before `next`, num_recent of them
+  int32_t num_recent;
   // Of the decode call that runs.
   ckvl_run run;      // end 0: it has no tokens in the batch
   bool is_mixed;     // several runs, or tokens of several sequences: cannot be captured
@@ -28,10 +31,13 @@ typedef struct ckvp_context {
   struct llama_context *ctx;
   llama_memory_t memory;
   const struct llama_model *model;
-  ckv_context *ckv;  // NULL until the first compaction
-  int32_t reach;     // positions before the tail that a sliding window holds
+  ckv_context *ckv;  // of the CPU; NULL until the first compaction
+  ckvl_devices devices;
+  bool keeps_device_states;  // the host has saved a state on a device
+  int32_t reach;             // positions before the tail that a sliding window holds
   int32_t batch_size, num_sequences;
   bool is_capturing;
+  bool is_on_device;  // some layers are: what is captured stops the engine
   bool is_unsuitable;
   // Its scheduler, as it last showed itself; NULL: not yet, freed, or watched by the host.
   _Atomic(ggml_backend_sched_t) scheduler;

@@ -1,5 +1,6 @@
 #include "device.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -44,6 +45,18 @@ ckv_status ckv_device_describe(int32_t device, int32_t index, char *text, int64_
            found.name, (double)found.memory_bytes / (1 << 30), found.compute_major,
            found.compute_minor, found.multiprocessors, found.driver_version / 1000,
            found.driver_version % 1000 / 10);
+  return CKV_OK;
+}
+
+ckv_status ckv_device_find(const void *memory, int32_t *device, int32_t *index) {
+  if (!device || !index) return CKV_ERROR_INVALID_ARGUMENT;
+  const char *why;
+  char text[512];
+  const ckv_cuda_api *api = ckv_cuda_load(&why);
+  const bool any = api && api->device_count(text, sizeof text) > 0;
+  const int32_t found = any ? api->find(memory) : -1;
+  *device = found >= 0 ? CKV_CUDA : CKV_CPU;
+  *index = found >= 0 ? found : 0;
   return CKV_OK;
 }
 

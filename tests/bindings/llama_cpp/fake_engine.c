@@ -141,6 +141,23 @@ static bool is_host(ggml_backend_buffer_t buffer) {
   return !((const fake_engine *)(const void *)buffer)->on_device;
 }
 
+static const char *buffer_name(ggml_backend_buffer_t buffer) {
+  (void)buffer;
+  return "a fake";
+}
+
+static ggml_backend_buffer_type_t buffer_type(ggml_backend_buffer_t buffer) {
+  return (ggml_backend_buffer_type_t)(void *)buffer;
+}
+
+static ggml_backend_dev_t device_of(ggml_backend_buffer_type_t type) {
+  return (ggml_backend_dev_t)(void *)type;
+}
+
+static void memory_of(ggml_backend_dev_t device, size_t *available, size_t *total) {
+  *available = *total = ((const fake_engine *)(const void *)device)->device_bytes;
+}
+
 static void tensor_get(const struct ggml_tensor *t, void *data, size_t offset, size_t size) {
   memcpy(data, (const char *)t->data + offset, size);
 }
@@ -186,7 +203,11 @@ void fake_engine_init(fake_engine *e) {
       .llama_state_seq_get_size_ext = get_size,
       .llama_state_seq_get_data_ext = get_data,
       .llama_state_seq_set_data_ext = set_data,
+      .ggml_backend_buffer_get_type = buffer_type,
       .ggml_backend_buffer_is_host = is_host,
+      .ggml_backend_buffer_name = buffer_name,
+      .ggml_backend_buft_get_device = device_of,
+      .ggml_backend_dev_memory = memory_of,
       .ggml_backend_tensor_get = tensor_get,
       .ggml_backend_tensor_set = tensor_set,
       .ggml_row_size = row_size,

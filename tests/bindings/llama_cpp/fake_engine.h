@@ -22,6 +22,7 @@ typedef struct fake_engine {
   uint32_t owners[FAKE_CELLS];   // a bit per sequence
   // Faults.
   bool on_device;
+  size_t device_bytes;  // that are free there
   bool remove_refuses;
   int32_t saves_to_fail;  // whole states of one sequence, after those to let pass
   int32_t saves_to_pass;

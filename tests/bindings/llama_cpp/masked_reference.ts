@@ -4,7 +4,7 @@
  * @module
  */
 import { openLibrary } from "../../../ffi/open_library.ts";
-import { libraryPaths } from "../../../ffi/library_path.ts";
+import { libraryFileName, libraryPaths } from "../../../ffi/library_path.ts";
 import type { LlamaModel } from "chunkkv/llama-cpp";
 import { THREADS } from "./models.ts";
 
@@ -41,7 +41,7 @@ export class MaskedReference implements Disposable {
     const [bridge = ""] = libraryPaths("chunkkv_llama", "CHUNKKV_LLAMA_BRIDGE").candidates;
     this.#library = openLibrary({
       name: "the masked reference",
-      path: bridge.replace("chunkkv_llama", "ckv_masked_reference"),
+      path: bridge.replace(/[^/]*$/, libraryFileName("ckv_masked_reference")),
       symbols,
       abi: { symbol: "masked_reference_version", expected: 1 },
     });
