@@ -3,6 +3,8 @@
  *
  * @module
  */
+import process from "node:process";
+
 import { preloadEnvironment, type PreloadSettings } from "chunkkv/llama-cpp";
 import { llamaProgram } from "../../tools/llama_server.ts";
 import { gemmaPath, smolLm2Path } from "../../tools/paths.ts";
@@ -77,7 +79,14 @@ export class Server {
       })
       : {};
     const child = new Deno.Command(llamaProgram("llama-server"), {
-      args: [...args, "--slot-save-path", folder, ...(options.args ?? [])],
+      args: [
+        ...args,
+        "-ngl",
+        process.env["CHUNKKV_TEST_GPU_LAYERS"] ?? "0",
+        "--slot-save-path",
+        folder,
+        ...(options.args ?? []),
+      ],
       env: { ...env, ...options.env },
       stdout: "null",
       stderr: "piped",

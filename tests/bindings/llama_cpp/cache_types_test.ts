@@ -3,11 +3,11 @@ import { type KeptLayer, type KvType, LlamaModel } from "chunkkv/llama-cpp";
 
 import { argmax, assertSameBits, greedyLogits, randomIndices, randomNumbers } from "./compare.ts";
 import { GGML_TYPES, MaskedReference } from "./masked_reference.ts";
-import { smolLm2, THREADS } from "./models.ts";
+import { LOAD_OPTIONS, smolLm2, THREADS } from "./models.ts";
 import { storyTokens } from "./prompts.ts";
 import { keepRows, parseState } from "./state.ts";
 
-const model = await LlamaModel.load(smolLm2());
+const model = await LlamaModel.load(smolLm2(), LOAD_OPTIONS);
 const PROMPT = 100;
 const KEPT = 45;
 

@@ -9,11 +9,11 @@ import {
   randomNumbers,
 } from "./compare.ts";
 import { MaskedReference } from "./masked_reference.ts";
-import { smolLm2, THREADS } from "./models.ts";
+import { LOAD_OPTIONS, smolLm2, THREADS } from "./models.ts";
 import { storyTokens } from "./prompts.ts";
 import { keepRows } from "./state.ts";
 
-const model = await LlamaModel.load(smolLm2());
+const model = await LlamaModel.load(smolLm2(), LOAD_OPTIONS);
 const settings = { contextSize: 512, threads: THREADS };
 const LAYERS = 30;
 const PROMPT = 200;

@@ -23,6 +23,9 @@ export function gemma3(): string {
   throw new Error(`Expected a model at CHUNKKV_MODEL_GEMMA=${chosen} but found no such file`);
 }
 
+/** Layers that go to a GPU: `CHUNKKV_TEST_GPU_LAYERS`, by default none. */
+export const LOAD_OPTIONS = { gpuLayers: Number(Deno.env.get("CHUNKKV_TEST_GPU_LAYERS") ?? 0) };
+
 /**
  * Threads that the tests compute with: bits are only the same at the same number. More than one
  * would wait for each other at every step, which takes forever on a busy machine.

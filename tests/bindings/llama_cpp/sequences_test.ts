@@ -8,11 +8,11 @@ import {
   randomIndices,
   randomNumbers,
 } from "./compare.ts";
-import { smolLm2, THREADS } from "./models.ts";
+import { LOAD_OPTIONS, smolLm2, THREADS } from "./models.ts";
 import { storyTokens } from "./prompts.ts";
 import { inTokenOrder, keepRows, parseState } from "./state.ts";
 
-const model = await LlamaModel.load(smolLm2());
+const model = await LlamaModel.load(smolLm2(), LOAD_OPTIONS);
 const LAYERS = 30;
 
 /**

@@ -3,11 +3,11 @@ import { ChunkKvError, LlamaModel } from "chunkkv/llama-cpp";
 
 import { assertSameBits, greedyLogits, randomIndices, randomNumbers } from "./compare.ts";
 import { MaskedReference } from "./masked_reference.ts";
-import { gemma3, THREADS } from "./models.ts";
+import { gemma3, LOAD_OPTIONS, THREADS } from "./models.ts";
 import { storyTokens } from "./prompts.ts";
 import { keepRows } from "./state.ts";
 
-const model = await LlamaModel.load(gemma3());
+const model = await LlamaModel.load(gemma3(), LOAD_OPTIONS);
 const GLOBAL = [5, 11, 17];
 
 Deno.test("only global layers are compressed, sliding windows stay as they were", async () => {
