@@ -60,6 +60,15 @@ export class LlamaContext implements Disposable {
   }
 
   /**
+   * Whether llama.cpp runs as if nobody watched while nothing is captured, which is all the time but
+   * at a prompt's end: known after the first prompt. False on systems other than Linux, and where
+   * another part of the process had loaded libllama first; on a GPU it is slower then.
+   */
+  get isUnhooked(): boolean {
+    return this.#handle.readInfo().is_unhooked === 1;
+  }
+
+  /**
    * Adds a prompt to the end of a sequence.
    *
    * @param input A text, its tokens, or chat messages. Messages are written with the model's chat

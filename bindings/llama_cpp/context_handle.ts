@@ -24,13 +24,18 @@ export class ContextHandle extends Handle {
     super("a context", bridge().ckv_llama_context_new(model.pointer), free);
     try {
       this.unwrap(bridge().ckv_llama_context_init(this.pointer, params));
-      const info = packStruct(CONTEXT_INFO, {});
-      this.unwrap(bridge().ckv_llama_context_get_info(this.pointer, info));
-      this.info = readStruct(CONTEXT_INFO, info);
+      this.info = this.readInfo();
     } catch (error) {
       this.dispose();
       throw error;
     }
+  }
+
+  /** What C says of it now. */
+  readInfo(): ReturnType<typeof readStruct<typeof CONTEXT_INFO>> {
+    const info = packStruct(CONTEXT_INFO, {});
+    this.unwrap(bridge().ckv_llama_context_get_info(this.pointer, info));
+    return readStruct(CONTEXT_INFO, info);
   }
 
   /** The object, while no call runs on another thread. */

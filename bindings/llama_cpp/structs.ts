@@ -64,7 +64,7 @@ export const CONTEXT_INFO = {
   num_sequences: "i32",
   num_threads: "i32",
   isa: "i32",
-  reserved: "i32",
+  is_unhooked: "i32",
 } as const satisfies StructFields;
 
 /** `ckv_llama_sampler_params`. */

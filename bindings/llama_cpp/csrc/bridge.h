@@ -74,7 +74,7 @@ typedef struct ckv_llama_context_info {
   int32_t num_sequences;
   int32_t num_threads;
   int32_t isa;
-  int32_t reserved;
+  int32_t is_unhooked;  // 1: graphs of which nothing is captured run without a callback (so far)
 } ckv_llama_context_info;
 
 typedef struct ckv_llama_sampler_params {

@@ -1,16 +1,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "eval_hook.h"
 #include "log.h"
 #include "objects.h"
 
 static bool is_aborted(void *user_data) {
   return atomic_load(&((ckv_llama_context *)user_data)->cancelled);
-}
-
-static bool on_node(struct ggml_tensor *node, bool ask, void *user_data) {
-  ckvl_capture *capture = ((ckv_llama_context *)user_data)->recording;
-  return capture ? ckvl_capture_node(node, ask, capture) : !ask;
 }
 
 ckv_llama_context *ckv_llama_context_new(ckv_llama_model *model) {
@@ -27,6 +23,7 @@ ckv_llama_context *ckv_llama_context_new(ckv_llama_model *model) {
 // Everything that init made.
 static void tear_down(ckv_llama_context *context) {
   if (context->ctx) context->model->engine->host.llama_free(context->ctx);
+  ckvl_hook_forget(context);
   ckvl_worker_pool_free(&context->workers);
   for (int32_t s = 0; context->sequences && s < context->num_sequences; s++) {
     ckvl_capture_free(&context->sequences[s].capture);
@@ -132,7 +129,7 @@ static struct llama_context *make_engine_context(ckv_llama_context *context,
   own.kv_unified = true;
   own.swa_full = p->full_sliding_window != 0;
   own.no_perf = true;
-  own.cb_eval = on_node;
+  own.cb_eval = ckvl_on_node;
   own.cb_eval_user_data = context;
   own.abort_callback = is_aborted;
   own.abort_callback_data = context;
@@ -232,6 +229,7 @@ ckv_status ckv_llama_context_get_info(ckv_llama_context *context, ckv_llama_cont
       .num_sequences = context->num_sequences,
       .num_threads = ckv_context_num_threads(context->ckv),
       .isa = ckv_context_isa(context->ckv),
+      .is_unhooked = atomic_load(&context->scheduler) != NULL,
   };
   return CKV_OK;
 }

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "eval_hook.h"
 #include "log.h"
 #include "objects.h"
 
@@ -83,6 +84,7 @@ static int32_t run_engine(ckv_llama_context *context, int32_t s, const int32_t *
       .logits = context->outputs,
   };
   ckvl_log_clear();
+  ckvl_hook_set(context);
   return context->model->engine->host.llama_decode(context->ctx, batch);
 }
 

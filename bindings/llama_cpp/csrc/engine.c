@@ -1,6 +1,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "eval_hook.h"
 #include "library.h"
 #include "log.h"
 #include "objects.h"
@@ -59,6 +60,7 @@ ckv_status ckv_llama_engine_open(ckv_llama_engine *engine, const char *path,
                                  const char *directory) {
   engine->error.text[0] = '\0';
   char reason[512];
+  ckvl_hook_install();
   void *const library = ckvl_library_open(path, reason, sizeof reason);
   if (!library) {
     return ckvl_fail(&engine->error, CKV_ERROR_ENGINE,

@@ -69,7 +69,10 @@ struct ckv_llama_context {
   ckvl_sequence *sequences;
   ckvl_prefill prefill;
   ckvl_capture *recording;  // that the eval callback serves now, NULL: none
-  ckvl_kept kept;           // of the last compression
+  // The engine's scheduler, where this library sees it being told its callback; NULL: it does not.
+  _Atomic(ggml_backend_sched_t) scheduler;
+  struct ckv_llama_context *next_watched;
+  ckvl_kept kept;  // of the last compression
   // A batch's arrays, [batch_size].
   llama_pos *positions;
   int32_t *owner_counts;

@@ -113,6 +113,25 @@ Deno.test("the end of the model's turn ends the generation and is not in the cac
   assertEquals(text, model.tokenizer.detokenize(result.tokens));
 });
 
+Deno.test("the engine runs unhooked where nothing is captured", async () => {
+  using context = model.createContext(settings);
+  assertEquals(context.isUnhooked, false); // no scheduler has been seen yet
+  await context.prefill("Count: one, two, three, four, five, six,");
+  assertEquals(context.isUnhooked, Deno.build.os === "linux");
+  // Graphs are used again between captured prompts and generated tokens: both must go on.
+  for (let turn = 0; turn < 3; turn++) {
+    await collect(context.generate({ temperature: 0, maxTokens: 5 }));
+    await context.prefill(" and so on, further and further, up to seven, eight, nine and ten,");
+    const { before, after, refreshMilliseconds } = context.compress({
+      budget: 20,
+      window: 8,
+      chunkSize: 2,
+    });
+    assert(before > 20 && after === 20, `${before} -> ${after}`);
+    assertEquals(refreshMilliseconds, 0); // the prompt's end was captured
+  }
+});
+
 Deno.test("a stop text ends the generation and is not part of it", async () => {
   using context = model.createContext(settings);
   await context.prefill("Count: one, two, three, four, five, six,");
