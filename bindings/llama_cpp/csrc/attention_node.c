@@ -92,13 +92,44 @@ static ckv_status check_shape(const ckvl_api *api, const struct ggml_tensor *nod
   return CKV_OK;
 }
 
-ckv_status ckvl_attention_read(const ckvl_api *api, const struct ggml_tensor *node,
+int32_t ckvl_cache_written(const struct ggml_tensor *node, struct ggml_tensor **base,
+                           bool *is_keys) {
+  if (!node->view_src) return -1;
+  *base = base_of(node->view_src);
+  const int32_t keys = layer_number((*base)->name, "cache_k_l");
+  *is_keys = keys >= 0;
+  return *is_keys ? keys : layer_number((*base)->name, "cache_v_l");
+}
+
+// The scheduler calls a backend's copy of a tensor "<backend>#<name>#<number>".
+static int32_t copied_layer(const char *name, const char *prefix) {
+  const char *const original = strchr(name, '#');
+  if (!original || strncmp(original + 1, prefix, strlen(prefix)) != 0) return -1;
+  char *end;
+  const long number = strtol(original + 1 + strlen(prefix), &end, 10);
+  return (*end == ' ' || *end == '#') && number >= 0 && number < CKVL_MAX_LAYERS ? (int32_t)number
+                                                                                 : -1;
+}
+
+// The cache that a view is of; of a backend's copy, the cache that was copied.
+static struct ggml_tensor *cache_of(const ckvl_capture *capture, struct ggml_tensor *view,
+                                    bool is_keys) {
+  struct ggml_tensor *base = base_of(view);
+  const int32_t copied = copied_layer(base->name, is_keys ? "cache_k_l" : "cache_v_l");
+  if (copied < 0 || copied >= capture->num_caches) return base;
+  const ckvl_cache *cache = &capture->caches[copied];
+  struct ggml_tensor *const own = is_keys ? cache->keys : cache->values;
+  return own ? own : base;
+}
+
+ckv_status ckvl_attention_read(const ckvl_capture *capture, const struct ggml_tensor *node,
                                ckvl_layer *layer, ckvl_error *error) {
+  const ckvl_api *api = capture->api;
   const struct ggml_tensor *queries = node->src[0];
   struct ggml_tensor *keys = before_cast(api, node->src[1]);
   struct ggml_tensor *values = before_cast(api, node->src[2]);
-  layer->keys = base_of(keys);
-  layer->values = base_of(values);
+  layer->keys = cache_of(capture, keys, true);
+  layer->values = cache_of(capture, values, false);
   layer->index = layer_number(layer->keys->name, "cache_k_l");
   if (layer->index < 0) {
     return ckvl_fail(error, CKV_ERROR_UNSUPPORTED,

@@ -23,7 +23,10 @@ void ckvl_capture_free(ckvl_capture *capture) {
   for (int32_t l = 0; l < capture->num_layers; l++) free(capture->layers[l].queries);
   for (int32_t m = 0; m < CKVL_MAX_MASKS; m++) free(capture->masks[m].cells);
   free(capture->layers);
+  free(capture->caches);
+  const bool has_one_mask = capture->has_one_mask;
   ckvl_capture_init(capture, capture->api);
+  capture->has_one_mask = has_one_mask;
 }
 
 void ckvl_capture_forget(ckvl_capture *capture) {
@@ -45,7 +48,7 @@ void ckvl_capture_forget_cells(ckvl_capture *capture) {
 static ckvl_layer *find_layer(ckvl_capture *capture, const struct ggml_tensor *node) {
   ckvl_layer found;
   memset(&found, 0, sizeof found);
-  capture->status = ckvl_attention_read(capture->api, node, &found, &capture->reason);
+  capture->status = ckvl_attention_read(capture, node, &found, &capture->reason);
   if (capture->status) return NULL;
   int32_t at = 0;
   while (at < capture->num_layers && capture->layers[at].index < found.index) at++;
@@ -174,7 +177,7 @@ static ckv_status read_mask(ckvl_capture *capture, ckvl_mask *mask,
 static ckv_status note_mask(ckvl_capture *capture, ckvl_layer *layer,
                             const struct ggml_tensor *tensor, int64_t row) {
   int32_t m = 0;
-  while (m < CKVL_MAX_MASKS && capture->masks[m].tensor != tensor) m++;
+  while (!capture->has_one_mask && m < CKVL_MAX_MASKS && capture->masks[m].tensor != tensor) m++;
   // Tensors of earlier graphs are gone: their slots are free.
   for (int32_t i = 0; m == CKVL_MAX_MASKS && i < CKVL_MAX_MASKS; i++) {
     if (!capture->masks[i].tensor || capture->masks[i].next != layer->next) m = i;
@@ -186,15 +189,35 @@ static ckv_status note_mask(ckvl_capture *capture, ckvl_layer *layer,
   }
   layer->mask = m;
   ckvl_mask *mask = &capture->masks[m];
-  if (mask->tensor == tensor && mask->next == layer->next) return CKV_OK;
+  const bool is_same = mask->tensor == tensor || (capture->has_one_mask && mask->tensor);
+  if (is_same && mask->next == layer->next) return CKV_OK;
   mask->tensor = tensor;
   mask->next = layer->next;
   const size_t stream = (size_t)(layer->stream - layer->node_first) * tensor->nb[3];
   return read_mask(capture, mask, tensor, stream + (size_t)row * tensor->nb[1]);
 }
 
+// Notes the cache of a layer that tokens are written to: where another backend computes the layer's
+// attention, that reads a copy.
+static void note_cache(ckvl_capture *capture, const struct ggml_tensor *node) {
+  bool is_keys;
+  struct ggml_tensor *base;
+  const int32_t index = ckvl_cache_written(node, &base, &is_keys);
+  if (index < 0) return;
+  if (index >= capture->num_caches) {
+    ckvl_cache *grown = realloc(capture->caches, sizeof *grown * ((size_t)index + 1));
+    if (!grown) return;  // refused when the copy is met
+    memset(grown + capture->num_caches, 0,
+           sizeof *grown * (size_t)(index + 1 - capture->num_caches));
+    capture->caches = grown;
+    capture->num_caches = index + 1;
+  }
+  *(is_keys ? &capture->caches[index].keys : &capture->caches[index].values) = base;
+}
+
 bool ckvl_capture_node(struct ggml_tensor *node, bool ask, void *user_data) {
   ckvl_capture *capture = user_data;
+  if (ask && node->op == capture->api->set_rows) note_cache(capture, node);
   if (node->op != capture->api->flash_attention || capture->status) return !ask;
   if (!ask && !capture->wants) return true;
   capture->wants = false;

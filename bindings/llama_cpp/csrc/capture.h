@@ -32,6 +32,11 @@ typedef struct ckvl_layer {
   llama_pos next;  // position after the newest row seen
 } ckvl_layer;
 
+// The tensors of a layer's cache, as they are written to; NULL: not seen.
+typedef struct ckvl_cache {
+  struct ggml_tensor *keys, *values;
+} ckvl_cache;
+
 // A mask's last row: the cells that the newest token sees, by index, rising.
 typedef struct ckvl_mask {
   const struct ggml_tensor *tensor;
@@ -45,7 +50,11 @@ typedef struct ckvl_capture {
   const ckvl_api *api;
   ckvl_layer *layers;  // by rising index
   int32_t num_layers, capacity;
+  ckvl_cache *caches;  // by layer
+  int32_t num_caches;
   ckvl_mask masks[CKVL_MAX_MASKS];
+  // The model has no sliding windows: all masks are one, though each backend may have its own copy.
+  bool has_one_mask;
   llama_seq_id seq;
   int32_t run_begin, run_end, batch_tokens;  // the sequence's tokens in the batch
   llama_pos from;                            // rows before this position are not wanted

@@ -174,6 +174,8 @@ static ckv_status allocate(ckv_llama_context *context, int32_t num_sequences) {
   context->num_sequences = num_sequences;
   for (int32_t s = 0; s < num_sequences; s++) {
     ckvl_capture_init(&context->sequences[s].capture, &engine->api);
+    context->sequences[s].capture.has_one_mask =
+        engine->host.llama_model_n_swa(context->model->model) == 0;
   }
   return CKV_OK;
 }

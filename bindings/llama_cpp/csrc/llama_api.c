@@ -31,6 +31,7 @@ bool ckvl_api_fill(ckvl_api *api, ckvl_lookup lookup, void *library, const char 
 #include "llama_api.def"
   // The later one last: a release that has it has all numbers that are tried.
   return find_op(api, "CPY", &api->copy, missing) &&
+         find_op(api, "SET_ROWS", &api->set_rows, missing) &&
          find_op(api, "FLASH_ATTN_EXT", &api->flash_attention, missing);
 }
 

@@ -9,8 +9,8 @@
 #include <llama.h>
 
 typedef struct ckvl_api {
-  // Numbers of GGML_OP_FLASH_ATTN_EXT and GGML_OP_CPY in this release: they shift between releases.
-  enum ggml_op flash_attention, copy;
+  // Numbers of operations in this release: they shift between releases.
+  enum ggml_op flash_attention, copy, set_rows;
 #define CKVL_FN(name) __typeof__(&name) name;
 #include "llama_api.def"
 #undef CKVL_FN

@@ -86,6 +86,30 @@ ckv_status ckv_llama_prefill_undo(ckv_llama_context *context) {
   return status ? status : ckvl_leave(context, undo(context));
 }
 
+// Tokens at the end of the prompt whose graphs show the window's queries: whole micro-batches, for
+// graphs as they are without a capture.
+static int32_t captured_tokens(const ckv_llama_context *context, int32_t num_tokens) {
+  const int32_t micro = (int32_t)context->model->engine->host.llama_n_ubatch(context->ctx);
+  int32_t tokens = (num_tokens - 1) % micro + 1;
+  while (tokens < num_tokens && tokens < CKVL_WINDOW) tokens += micro;
+  return tokens < num_tokens ? tokens : num_tokens;
+}
+
+// The engine waits for each graph that is watched, so that those without the window go alone.
+static ckv_status step(ckv_llama_context *context, const int32_t *tokens, int32_t num_tokens,
+                       bool is_last) {
+  const ckvl_prefill *prefill = &context->prefill;
+  const llama_pos from = prefill->first + prefill->num_tokens - CKVL_WINDOW;
+  const int32_t before = is_last ? num_tokens - captured_tokens(context, num_tokens) : 0;
+  ckv_status status = CKV_OK;
+  if (before > 0) {
+    status = ckvl_decode(context, prefill->sequence, tokens, before, from, false);
+  }
+  if (status) return status;
+  return ckvl_decode(context, prefill->sequence, tokens + before, num_tokens - before, from,
+                     is_last);
+}
+
 ckv_status ckv_llama_prefill_step(ckv_llama_context *context, const int32_t *tokens,
                                   int32_t num_tokens) {
   ckv_status status = ckvl_enter_prefill(context);
@@ -98,9 +122,7 @@ ckv_status ckv_llama_prefill_step(ckv_llama_context *context, const int32_t *tok
     status = ckvl_fail(&context->error, CKV_ERROR_INVALID_ARGUMENT,
                        "Expected a step of 1 to %d tokens but found %d", most, num_tokens);
   } else {
-    const llama_pos end = prefill->first + prefill->num_tokens;
-    status = ckvl_decode(context, prefill->sequence, tokens, num_tokens, end - CKVL_WINDOW,
-                         num_tokens == left);
+    status = step(context, tokens, num_tokens, num_tokens == left);
   }
   if (status) {
     // The step's own error text is the one to keep.

@@ -56,6 +56,7 @@ static ckvp_context *make(const ckvp_host *host, struct llama_context *ctx) {
   }
   for (int32_t s = 0; s < context->num_sequences; s++) {
     ckvl_capture_init(&context->sequences[s].capture, &host->api);
+    context->sequences[s].capture.has_one_mask = host->llama_model_n_swa(context->model) == 0;
     context->sequences[s].cells = -1;
   }
   const char *const reason = unsuitable(host, context);

@@ -196,6 +196,7 @@ void fake_engine_init(fake_engine *e) {
   e->api = (ckvl_api){
       .flash_attention = GGML_OP_FLASH_ATTN_EXT,
       .copy = GGML_OP_CPY,
+      .set_rows = GGML_OP_SET_ROWS,
       .llama_get_memory = get_memory,
       .llama_memory_seq_rm = seq_rm,
       .llama_memory_seq_pos_max = seq_pos_max,

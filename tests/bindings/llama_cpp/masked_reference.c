@@ -178,7 +178,9 @@ masked_reference *masked_reference_new(const char *library, const char *director
   masked_reference *r = calloc(1, sizeof *r);
   if (!r) return NULL;
   if (open_engine(r, library, directory)) {
-    r->model = r->llama_model_load_from_file(model, r->llama_model_default_params());
+    struct llama_model_params params = r->llama_model_default_params();
+    params.n_gpu_layers = 0;  // masks are written in host memory
+    r->model = r->llama_model_load_from_file(model, params);
   }
   if (r->model) {
     struct llama_context_params params = r->llama_context_default_params();
@@ -187,6 +189,7 @@ masked_reference *masked_reference_new(const char *library, const char *director
     params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
     params.type_k = params.type_v = (enum ggml_type)type;
     params.kv_unified = true;
+    params.op_offload = false;
     params.cb_eval = on_node;
     params.cb_eval_user_data = r;
     r->ctx = r->llama_init_from_model(r->model, params);
