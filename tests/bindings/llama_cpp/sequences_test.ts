@@ -122,7 +122,7 @@ Deno.test("positions shift after compression as without it", async () => {
     const off = largestDifference(still, moved);
     assert(
       off > 0 && off < ROUNDING,
-      `Expected the same logits after a shift but found ${off} off`,
+      `Expected the same logits after a shift but found ${off} off, compressed: ${compress}`,
     );
     assertEquals(argmax(moved), argmax(still));
   }
