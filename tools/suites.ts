@@ -44,6 +44,7 @@ export const SUITES: Record<string, Suite> = {
     return sum([
       await runProgram([join(cudaTestDir(), "cuda_test"), "--quick"], env),
       await runDeno(filter, ["--trace-leaks", "tests/cuda/device_test.ts"], env),
+      await runDeno(filter, ["tests/cuda/llama_cpp_test.ts"]),
     ]);
   },
   sanitize: async () => {

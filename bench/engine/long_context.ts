@@ -13,7 +13,7 @@ import { parseArgs } from "node:util";
 import { type KvType, type LlamaContext, LlamaModel } from "chunkkv/llama-cpp";
 import { decodeSeconds, median } from "./measure.ts";
 
-const DECODED = 32, TURNS = 4;
+const DECODED = 64, TURNS = 6;
 
 const { values: options } = parseArgs({
   args: Deno.args,

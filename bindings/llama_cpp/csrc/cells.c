@@ -128,6 +128,7 @@ ckv_status ckvl_cells_read(const ckvl_api *api, struct llama_context *ctx, llama
     data = get_metadata(api, ctx, r.whose, &bytes, error);
   }
   if (!data) return CKV_ERROR_OUT_OF_MEMORY;
+  cells->metadata_bytes = bytes;
   // Each cell takes at least 12 bytes.
   const size_t most = bytes / 12 + 1;
   token *tokens = malloc(sizeof *tokens * most);

@@ -7,9 +7,10 @@
 
 typedef struct ckvl_cells {
   int32_t count;
-  int32_t *cell;   // [count] cell of each token, tokens by rising position
-  llama_pos *pos;  // [count]
-  bool is_shared;  // some cell belongs to another sequence as well
+  int32_t *cell;          // [count] cell of each token, tokens by rising position
+  llama_pos *pos;         // [count]
+  bool is_shared;         // some cell belongs to another sequence as well
+  size_t metadata_bytes;  // of the state that was read, as the engine tells it without rows
 } ckvl_cells;
 
 // Reads the positions of a sequence's cells; *cells is to be freed. `index` has the sequence's cells

@@ -46,15 +46,12 @@ static size_t part_bytes(const ckvl_layers *layers, int32_t cells, llama_state_s
 
 // Rows stay where they are if some are on a GPU, and the engine can do that.
 static llama_state_seq_flags choose_flags(const ckvl_compaction *c) {
-  const llama_state_seq_flags flags = LLAMA_STATE_SEQ_FLAGS_ON_DEVICE;
-  if (!ckvl_is_on_device(c) || c->keeps_device_states || !has_room(c)) {
-    return LLAMA_STATE_SEQ_FLAGS_NONE;
-  }
-  // An engine that does not know the flag has the rows in the state all the same.
-  const size_t size = c->api->llama_state_seq_get_size_ext(c->ctx, c->seq, flags);
-  const size_t most = CKVL_BLOB_HEADER_BYTES + part_bytes(&c->global, c->cells.count, flags) +
-                      part_bytes(&c->sliding, max_sliding_cells(c), flags);
-  return size <= most ? flags : LLAMA_STATE_SEQ_FLAGS_NONE;
+  // An engine that does not know the flag counts the rows all the same.
+  const size_t rows = ckvl_blob_row_bytes(&c->global) * (size_t)c->cells.count;
+  return ckvl_is_on_device(c) && !c->keeps_device_states && c->cells.metadata_bytes < rows &&
+                 has_room(c)
+             ? LLAMA_STATE_SEQ_FLAGS_ON_DEVICE
+             : LLAMA_STATE_SEQ_FLAGS_NONE;
 }
 
 ckv_status ckvl_state_swap_begin(const ckvl_compaction *c, ckvl_state_swap *swap) {
