@@ -46,6 +46,8 @@ export type Method =
   | Readonly<{ name: "full" }>
   | Readonly<{ name: "streaming_llm" } & Required<StreamingLlmOptions>>
   | Readonly<{ name: "snapkv" } & Required<SnapKvOptions>>
+  | Readonly<{ name: "pyramidkv" } & Required<SnapKvOptions>>
+  | Readonly<{ name: "h2o" }>
   | Readonly<{ name: "chunkkv" } & Required<ChunkKvOptions>>;
 
 /**
@@ -93,11 +95,55 @@ export function chunkKv(options: ChunkKvOptions = {}): Extract<Method, { name: "
  * ```
  */
 export function snapKv(options: SnapKvOptions = {}): Extract<Method, { name: "snapkv" }> {
+  return Object.freeze({ name: "snapkv", ...checkSnapKv(options) });
+}
+
+function checkSnapKv(options: SnapKvOptions): Required<SnapKvOptions> {
   const { window = 32, poolSize = 5 } = options;
   checkInteger("window", window, 1, MAX_WINDOW);
   checkInteger("poolSize", poolSize, 1, MAX_INT32);
   check(poolSize % 2 === 1, "poolSize to be odd", poolSize);
-  return Object.freeze({ name: "snapkv", window, poolSize });
+  return { window, poolSize };
+}
+
+/**
+ * PyramidKV: SnapKV with budgets that fall linearly over the layers, in the mean the given one; see
+ * {@linkcode layerBudget}. Only where layers are compressed together does one have a budget of its
+ * own: a single layer keeps what it is told. On the CPU. Based on PyramidKV (arXiv 2406.02069).
+ *
+ * @param options Its settings, those of SnapKV.
+ * @returns The method.
+ * @throws {ChunkKvError} `invalid_argument` if a setting is out of its range.
+ *
+ * @example
+ * ```ts
+ * import { pyramidKv } from "chunkkv";
+ * import { assertEquals } from "@std/assert";
+ *
+ * assertEquals(pyramidKv(), { name: "pyramidkv", window: 32, poolSize: 5 });
+ * ```
+ */
+export function pyramidKv(options: SnapKvOptions = {}): Extract<Method, { name: "pyramidkv" }> {
+  return Object.freeze({ name: "pyramidkv", ...checkSnapKv(options) });
+}
+
+/**
+ * H2O: half of the budget are each kv head's heavy hitters, the tokens with the most attention summed
+ * over all queries, half the newest tokens. Its queries are those of the whole prompt: a `queryView`
+ * whose `window` is the number of tokens. On the CPU. Based on H2O (arXiv 2306.14048).
+ *
+ * @returns The method.
+ *
+ * @example
+ * ```ts
+ * import { h2o } from "chunkkv";
+ * import { assertEquals } from "@std/assert";
+ *
+ * assertEquals(h2o(), { name: "h2o" });
+ * ```
+ */
+export function h2o(): Extract<Method, { name: "h2o" }> {
+  return Object.freeze({ name: "h2o" });
 }
 
 /**
@@ -171,6 +217,10 @@ export function methodByName(
       return snapKv(options);
     case "chunkkv":
       return chunkKv(options);
+    case "h2o":
+      return h2o();
+    case "pyramidkv":
+      return pyramidKv(options);
   }
 }
 
@@ -232,6 +282,41 @@ export function budgetFor(method: Method, options: BudgetOptions, kvLen: number)
 }
 
 /**
+ * Tokens that one layer of several keeps: the budget, which the layers of `pyramidkv` share out,
+ * falling linearly from about twice as many to about none beside the window.
+ *
+ * @param method The method.
+ * @param budget Tokens that layers keep on average.
+ * @param kvLen Tokens of the sequence.
+ * @param layer Which layer, from 0.
+ * @param numLayers How many there are.
+ * @returns Tokens to keep.
+ * @throws {ChunkKvError} `invalid_argument` if there is no such layer or a number is out of range.
+ *
+ * @example
+ * ```ts
+ * import { layerBudget, pyramidKv } from "chunkkv";
+ * import { assertEquals } from "@std/assert";
+ *
+ * const budgets = [0, 1, 2].map((layer) => layerBudget(pyramidKv(), 132, 1000, layer, 3));
+ * assertEquals(budgets, [227, 132, 37]);
+ * ```
+ */
+export function layerBudget(
+  method: Method,
+  budget: number,
+  kvLen: number,
+  layer: number,
+  numLayers: number,
+): number {
+  checkInteger("budget", budget, 1, MAX_INT32);
+  checkInteger("kvLen", kvLen, 0, MAX_INT32);
+  checkInteger("numLayers", numLayers, 1, MAX_INT32);
+  checkInteger("layer", layer, 0, numLayers - 1);
+  return native().ckv_layer_budget(packParams(method, budget), kvLen, layer, numLayers);
+}
+
+/**
  * Packs a `ckv_params`.
  *
  * @param method The method with its settings.
@@ -249,11 +334,12 @@ export function packParams(
   checkNotNegative("scale", scale);
   checkNotNegative("logitSoftcap", logitSoftcap);
   const chunk = method.name === "chunkkv" ? method : chunkKv();
-  const snap = method.name === "snapkv" ? method : snapKv();
+  const isSnap = method.name === "snapkv" || method.name === "pyramidkv";
+  const snap = isSnap ? method : snapKv();
   return packStruct(PARAMS, {
     method: METHODS[method.name],
     budget,
-    window: method.name === "snapkv" ? snap.window : chunk.window,
+    window: isSnap ? snap.window : chunk.window,
     chunk_size: chunk.chunkSize,
     chunk_reduce: CHUNK_REDUCES[chunk.reduce],
     fill: FILLS[chunk.fill],

@@ -151,6 +151,13 @@ export class Compaction {
   #selections(options: PagedSelectOptions): SelectFromKeysOptions[] {
     const { method = chunkKv(), queries = [], budget, keep, scale, logitSoftcap } = options;
     const numLayers = this.#core.pages.layers.length;
+    if (method.name === "pyramidkv") {
+      throw new ChunkKvError(
+        "unsupported",
+        "Expected a method that keeps as many tokens in each layer, since one block table serves " +
+          "all layers, but found pyramidkv",
+      );
+    }
     check(
       queries.length === 0 || queries.length === numLayers,
       `queries of ${numLayers} layers`,
