@@ -11,10 +11,11 @@ ckv_status ckv_check_params(ckv_context *ctx, const ckv_params *p) {
   EXPECT(ckv_method_name(p->method), "Expected a known method but found number %d", p->method);
   if (ctx->device != CKV_CPU &&
       (p->method == CKV_METHOD_H2O || p->method == CKV_METHOD_PYRAMIDKV)) {
-    return ckv_fail(ctx, CKV_ERROR_UNSUPPORTED,
-                    "Expected a method that runs on CUDA (full, streaming_llm, snapkv, chunkkv) but "
-                    "found %s",
-                    ckv_method_name(p->method));
+    return ckv_fail(
+        ctx, CKV_ERROR_UNSUPPORTED,
+        "Expected a method that runs on CUDA (full, streaming_llm, snapkv, chunkkv) but "
+        "found %s",
+        ckv_method_name(p->method));
   }
   EXPECT(p->budget >= 1 || p->method == CKV_METHOD_FULL,
          "Expected budget to be at least 1 token but found %d", p->budget);

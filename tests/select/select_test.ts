@@ -153,7 +153,10 @@ Deno.test("layerBudget() of pyramidkv falls along the published line, with the b
       assertEquals(budgets.reduce((a, b) => a + b), numLayers * budget);
       budgets.forEach((found, layer) => {
         const line = pyramidLine(one, layer, numLayers);
-        assert(Math.abs(found - line) < 1, `Expected about ${line} in layer ${layer}, not ${found}`);
+        assert(
+          Math.abs(found - line) < 1,
+          `Expected about ${line} in layer ${layer}, not ${found}`,
+        );
         assert(layer === 0 || found <= budgets[layer - 1]!, "budgets rise");
         assert(found >= Math.min(window, budget) && (found <= tokens || found === budget), "range");
         assertEquals(layerBudget(snapKv({ window }), budget, tokens, layer, numLayers), budget);

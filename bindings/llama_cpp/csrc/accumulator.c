@@ -90,8 +90,8 @@ static ckv_status add_row(ckvl_accumulator *a, ckvl_order *order, const uint16_t
 
 // In which cells the keys are, oldest first as far as tokens of this graph are concerned. What lies
 // before them all of them see, in whatever order.
-static ckv_status read_order(ckvl_accumulator *a, ckvl_order *order,
-                             const struct ggml_tensor *mask, int32_t rows) {
+static ckv_status read_order(ckvl_accumulator *a, ckvl_order *order, const struct ggml_tensor *mask,
+                             int32_t rows) {
   const int32_t cells = (int32_t)mask->ne[0];
   const size_t row_bytes = sizeof(uint16_t) * (size_t)cells;
   a->halves = grow(a->halves, &a->halves_capacity, 2 * row_bytes);
@@ -245,8 +245,7 @@ static ckv_status choose_layers(ckvl_accumulator *a, const ckvl_capture *capture
       ckvl_sums_remove(sums, gain->index);
     } else if (sums->tokens == 0 && !ckvl_sums_find(sums, gain->index)) {
       ckvl_sums_layer *layer;
-      const ckv_status status =
-          ckvl_sums_add(sums, gain->index, gain->heads, &layer, &a->reason);
+      const ckv_status status = ckvl_sums_add(sums, gain->index, gain->heads, &layer, &a->reason);
       if (status) return status;
     }
   }

@@ -8,11 +8,11 @@
 // What one layer's cells have got in this call.
 typedef struct ckvl_gain {
   int32_t index, heads;
-  int32_t cells;    // of the cache
-  int32_t seen;     // tokens of the call whose attention is in
-  bool slides;      // cells went out of sight: a sliding window
-  int32_t mask;     // of the accumulator's masks
-  double *sums;     // [heads][cells]
+  int32_t cells;  // of the cache
+  int32_t seen;   // tokens of the call whose attention is in
+  bool slides;    // cells went out of sight: a sliding window
+  int32_t mask;   // of the accumulator's masks
+  double *sums;   // [heads][cells]
 } ckvl_gain;
 
 // The cells of one graph's tokens: first those that its first token sees, then one per further token.

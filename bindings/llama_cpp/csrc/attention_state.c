@@ -3,9 +3,10 @@
 
 static ckv_status check(ckv_llama_context *context, const ckvl_sums *sums) {
   if (!context->accumulates) {
-    return ckvl_fail(&context->error, CKV_ERROR_INVALID_ARGUMENT,
-                     "Expected a context that adds up attention but found one that does not: make it "
-                     "with accumulate_attention");
+    return ckvl_fail(
+        &context->error, CKV_ERROR_INVALID_ARGUMENT,
+        "Expected a context that adds up attention but found one that does not: make it "
+        "with accumulate_attention");
   }
   if (sums->status) context->error = sums->reason;
   return sums->status;

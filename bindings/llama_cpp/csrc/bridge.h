@@ -60,9 +60,9 @@ typedef struct ckv_llama_context_params {
   int32_t key_type;          // ckv_dtype
   int32_t value_type;        // ckv_dtype
   int32_t num_sequences;
-  int32_t flash_attention;      // 0: off; then nothing can be compressed
-  int32_t full_sliding_window;  // 1: sliding-window layers keep all cells, so positions can shift
-  int32_t isa;                  // ckv_isa of the compression
+  int32_t flash_attention;       // 0: off; then nothing can be compressed
+  int32_t full_sliding_window;   // 1: sliding-window layers keep all cells, so positions can shift
+  int32_t isa;                   // ckv_isa of the compression
   int32_t accumulate_attention;  // 1: adds up the attention of all queries, which h2o chooses by
 } ckv_llama_context_params;
 
@@ -91,7 +91,7 @@ typedef struct ckv_llama_sampler_params {
 
 typedef struct ckv_llama_report {
   uint32_t struct_size;
-  int32_t before;  // tokens in the cache
+  int32_t before;       // tokens in the cache
   int32_t after;        // of the largest layer
   int32_t num_layers;   // whose cache became shorter
   int32_t num_sliding;  // layers with a sliding window, left as they were

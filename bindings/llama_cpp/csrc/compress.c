@@ -133,11 +133,10 @@ static ckv_status compress(ckv_llama_context *context, int32_t s, const ckv_para
   ckv_status status = resolve_budget(context, &params, keep, 1);
   if (status) return status;
   params.budget = given->budget;
-  const int32_t window =
-      params.window < 1 || params.window > CKVL_WINDOW || params.method == CKV_METHOD_H2O ||
-              ckv_score_heads(&params, 1) == 0
-          ? 1
-          : params.window;
+  const int32_t window = params.window < 1 || params.window > CKVL_WINDOW ||
+                                 params.method == CKV_METHOD_H2O || ckv_score_heads(&params, 1) == 0
+                             ? 1
+                             : params.window;
   // A window longer than the sequence is an error of the params, found below.
   const int32_t tokens = context->sequences[s].num_tokens;
   status = prepare(context, s, window < tokens || tokens < 1 ? window : tokens, c, report);

@@ -206,8 +206,8 @@ ckv_status ckv_llama_context_init(ckv_llama_context *context,
     context->memory = context->model->engine->api.llama_get_memory(context->ctx);
     context->flash_attention = params->flash_attention != 0;
     context->accumulates = params->accumulate_attention != 0;
-    context->accumulator = (ckvl_accumulator){.api = &context->model->engine->api,
-                                              .ckv = context->ckv};
+    context->accumulator =
+        (ckvl_accumulator){.api = &context->model->engine->api, .ckv = context->ckv};
     context->hiding.api = &context->model->engine->api;
     ckvl_worker_pool_attach(&context->workers, &context->model->engine->host, context->ctx,
                             ckv_context_num_threads(context->ckv));

@@ -143,10 +143,11 @@ static ckv_status hide(ckvl_hiding *h, struct ggml_tensor *node) {
   // A mask that the graph computes, or keys that it writes later, could not be relied on yet.
   if (layer.index != h->written || mask->op != GGML_OP_NONE || layer.streams != 1 ||
       !is_host(h, mask) || !is_host(h, layer.keys)) {
-    return ckvl_fail(&h->reason, CKV_ERROR_UNSUPPORTED,
-                     "Expected a mask and keys in host memory, there before layer %d attends, to hide "
-                     "the tokens that it dropped, but found others",
-                     layer.index);
+    return ckvl_fail(
+        &h->reason, CKV_ERROR_UNSUPPORTED,
+        "Expected a mask and keys in host memory, there before layer %d attends, to hide "
+        "the tokens that it dropped, but found others",
+        layer.index);
   }
   status = find_hidden(h, &layer, mask, (int32_t)node->src[0]->ne[1]);
   return status || h->count == 0 ? status : mask_hidden(h, mask);

@@ -18,8 +18,8 @@ bool ckvl_state_has_hidden(const uint8_t *data, size_t size);
 
 typedef struct ckvl_hiding {
   const ckvl_api *api;
-  bool is_on;       // between begin and end
-  int32_t written;  // the layer whose newest keys are in the cache, -1: none
+  bool is_on;                // between begin and end
+  int32_t written;           // the layer whose newest keys are in the cache, -1: none
   struct ggml_tensor *mask;  // whose columns are hidden now, NULL: none
   int32_t rows;              // of it
   int32_t *cells;            // [count] hidden ones

@@ -4,8 +4,8 @@
 
 #include <stdatomic.h>
 
-#include "bridge.h"
 #include "accumulator.h"
+#include "bridge.h"
 #include "compaction.h"
 #include "hidden.h"
 #include "state_check.h"

@@ -107,8 +107,7 @@ void ckvl_sums_remove(ckvl_sums *sums, int32_t index) {
   if (!layer) return;
   free(layer->data);
   sums->num_layers--;
-  memmove(layer, layer + 1,
-          sizeof *layer * (size_t)(sums->layers + sums->num_layers - layer));
+  memmove(layer, layer + 1, sizeof *layer * (size_t)(sums->layers + sums->num_layers - layer));
 }
 
 // Token t of a set goes to place t, those of the tail to the last places; see kept.h.
@@ -142,8 +141,8 @@ typedef struct {
 size_t ckvl_sums_bytes(const ckvl_sums *sums) {
   size_t bytes = sizeof(header);
   for (int32_t l = 0; l < sums->num_layers; l++) {
-    bytes += 2 * sizeof(int32_t) +
-             sizeof(double) * (size_t)sums->layers[l].heads * (size_t)sums->tokens;
+    bytes +=
+        2 * sizeof(int32_t) + sizeof(double) * (size_t)sums->layers[l].heads * (size_t)sums->tokens;
   }
   return bytes;
 }

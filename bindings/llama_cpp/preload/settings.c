@@ -81,8 +81,8 @@ static void read_all(void) {
   read_keep();
   read_integer("CHUNKKV_BUDGET", 1, INT32_MAX, &settings.params.budget);
   read_name("CHUNKKV_METHOD",
-            "full, streaming_llm, snapkv or chunkkv, which a preloaded library can do,", method_name,
-            &settings.params.method);
+            "full, streaming_llm, snapkv or chunkkv, which a preloaded library can do,",
+            method_name, &settings.params.method);
   read_integer("CHUNKKV_CHUNK_SIZE", 1, 1 << 20, &settings.params.chunk_size);
   read_integer("CHUNKKV_WINDOW", 1, 64, &settings.params.window);
   read_integer("CHUNKKV_REUSE", 1, 1024, &settings.params.layer_reuse);

@@ -44,8 +44,8 @@ ckv_status ckv_score_accumulated(ckv_context *ctx, const ckv_params *params,
                                  ckv_scores *scores) {
   const int32_t heads = keys->num_kv_heads;
   const int64_t stride = scores->kv_len;
-  double *sums = ckv_scratch_get(ctx, CKV_SCRATCH_SUMS,
-                                 sizeof *sums * (size_t)heads * (size_t)keys->kv_len);
+  double *sums =
+      ckv_scratch_get(ctx, CKV_SCRATCH_SUMS, sizeof *sums * (size_t)heads * (size_t)keys->kv_len);
   if (!sums) return CKV_ERROR_OUT_OF_MEMORY;
   for (int32_t b = 0; b < keys->batch; b++) {
     const int32_t n = ckv_kv_len(keys, b);

@@ -50,8 +50,9 @@ typedef struct masked_reference {
     struct ggml_tensor *tensor;
     uint16_t *original;
   } masks[MAX_MASKS];
-  int32_t window;                 // rows whose attention is summed up, 0: none
-  double *attention[MAX_LAYERS];  // [kv heads][cells] of the newest `window` tokens of the last call
+  int32_t window;  // rows whose attention is summed up, 0: none
+  double
+      *attention[MAX_LAYERS];  // [kv heads][cells] of the newest `window` tokens of the last call
   int32_t attention_heads, attention_cells;
 } masked_reference;
 
@@ -68,6 +69,7 @@ EXPORT masked_reference *masked_reference_new(const char *library, const char *d
 EXPORT void masked_reference_free(masked_reference *r);
 EXPORT int32_t masked_reference_drop(masked_reference *r, int32_t layer, int32_t head,
                                      const uint8_t *dropped, int32_t cells);
+EXPORT void masked_reference_forget(masked_reference *r);
 EXPORT int32_t masked_reference_decode(masked_reference *r, int32_t *tokens, int32_t count,
                                        int32_t window, float *logits);
 EXPORT int32_t masked_reference_attention(masked_reference *r, int32_t layer, int32_t head,
@@ -122,7 +124,8 @@ static void sum_attention(masked_reference *r, const struct ggml_tensor *node, i
       const float *query =
           (const float *)((const char *)q->data + h * (int64_t)q->nb[2] + row * (int64_t)q->nb[1]);
       const uint16_t *seen =
-          (const uint16_t *)((const char *)mask->data + row * (int64_t)mask->nb[1]);
+          (const uint16_t *)((const char *)mask->data + row * (int64_t)mask->nb[1] +
+                             h % mask->ne[2] * (int64_t)mask->nb[2]);
       double sum = 0, most = -INFINITY;
       for (int64_t c = 0; c < cells; c++) {
         const ggml_fp16_t *key =
@@ -166,12 +169,12 @@ static void mask_heads(masked_reference *r, struct ggml_tensor *node, int32_t la
 static bool on_node(struct ggml_tensor *node, bool ask, void *user_data) {
   masked_reference *r = user_data;
   if (!ask) {
+    if (r->window > 0) sum_attention(r, node, layer_of(node));
     if (r->replaced) {
       node->src[3] = r->replaced;
       r->replaced = NULL;
       free(r->planes.data);
     }
-    if (r->window > 0) sum_attention(r, node, layer_of(node));
     return true;
   }
   if (node->op != GGML_OP_FLASH_ATTN_EXT || r->num_dropping + r->window == 0) return false;
@@ -239,11 +242,21 @@ masked_reference *masked_reference_new(const char *library, const char *director
 void masked_reference_free(masked_reference *r) {
   if (r->ctx) r->llama_free(r->ctx);
   if (r->model) r->llama_model_free(r->model);
-  for (int32_t l = 0; l < MAX_LAYERS; l++) {
-    for (int32_t h = 0; h < MAX_HEADS; h++) free(r->dropped[l][h]);
-    free(r->attention[l]);
-  }
+  masked_reference_forget(r);
+  for (int32_t l = 0; l < MAX_LAYERS; l++) free(r->attention[l]);
   free(r);
+}
+
+// Nothing is masked any more.
+void masked_reference_forget(masked_reference *r) {
+  for (int32_t l = 0; l < MAX_LAYERS; l++) {
+    for (int32_t h = 0; h < MAX_HEADS; h++) {
+      free(r->dropped[l][h]);
+      r->dropped[l][h] = NULL;
+    }
+    r->num_heads[l] = 0;
+  }
+  r->num_dropping = 0;
 }
 
 // From the next decode call on; cells are those of the tokens in order. Heads 0 to the last, one by

@@ -16,6 +16,7 @@ const symbols = {
   },
   masked_reference_free: { parameters: ["pointer"], result: "void" },
   masked_reference_drop: { parameters: ["pointer", "i32", "i32", "buffer", "i32"], result: "i32" },
+  masked_reference_forget: { parameters: ["pointer"], result: "void" },
   masked_reference_decode: {
     parameters: ["pointer", "buffer", "i32", "i32", "buffer"],
     result: "i32",
@@ -74,6 +75,11 @@ export class MaskedReference implements Disposable {
         this.#library.symbols.masked_reference_drop(this.#pointer, layer, head, dropped, count),
       );
     });
+  }
+
+  /** Hides nothing any more. */
+  forget(): void {
+    this.#library.symbols.masked_reference_forget(this.#pointer);
   }
 
   /** Decodes tokens and returns the newest one's logits. */
