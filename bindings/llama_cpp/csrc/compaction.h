@@ -87,8 +87,8 @@ ckv_query_view ckvl_queries_view(const ckvl_layer *layer, int32_t window, int32_
 
 // Keys or values of a layer in host memory, one cell per block.
 ckv_kv_view ckvl_listed_view(const ckvl_compaction *c, const ckvl_layer *layer,
-                             const struct ggml_tensor *rows, int32_t head_dim,
-                             const int32_t *cell, int32_t count);
+                             const struct ggml_tensor *rows, int32_t head_dim, const int32_t *cell,
+                             int32_t count);
 
 // Moves the kept rows of a layer in host memory whose sets are shorter than others', and hides its other
 // cells.

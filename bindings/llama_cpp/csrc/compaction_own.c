@@ -10,8 +10,8 @@ bool ckvl_selects_own(const ckvl_compaction *c, const ckv_params *params) {
 }
 
 ckv_kv_view ckvl_listed_view(const ckvl_compaction *c, const ckvl_layer *layer,
-                             const struct ggml_tensor *rows, int32_t head_dim,
-                             const int32_t *cell, int32_t count) {
+                             const struct ggml_tensor *rows, int32_t head_dim, const int32_t *cell,
+                             int32_t count) {
   return (ckv_kv_view){
       .struct_size = sizeof(ckv_kv_view),
       .dtype = ckvl_dtype(rows->type),
@@ -51,9 +51,8 @@ static ckv_status take_sums(ckvl_compaction *c, const ckvl_layer *layer, const c
   return CKV_OK;
 }
 
-static ckv_status score_layer(ckvl_compaction *c, const ckv_params *params,
-                              const ckvl_layer *layer, const ckvl_own_tokens *own,
-                              ckv_scores *scores) {
+static ckv_status score_layer(ckvl_compaction *c, const ckv_params *params, const ckvl_layer *layer,
+                              const ckvl_own_tokens *own, ckv_scores *scores) {
   if (params->method == CKV_METHOD_H2O) return take_sums(c, layer, own, scores->data);
   const int32_t window = params->window;
   if (window > own->count) {
