@@ -8,10 +8,10 @@ import {
   type ChunkKvOptions,
   type Method,
   methodByName,
-  packParams,
   type SnapKvOptions,
   type StreamingLlmOptions,
-} from "../../ffi/params.ts";
+} from "../../ffi/methods.ts";
+import { packParams } from "../../ffi/params.ts";
 import type { ContextHandle } from "./context_handle.ts";
 import { checkInteger, checkSequence, MAX_INT32 } from "./integers.ts";
 import { bridge, type Handle } from "./native.ts";

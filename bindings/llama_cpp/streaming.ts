@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { methodByName } from "../../ffi/params.ts";
+import { methodByName } from "../../ffi/methods.ts";
 import { check, ChunkKvError } from "../../ffi/status.ts";
 import { throwIfAborted } from "./abort.ts";
 import { compressAsync, type CompressOptions, packCompression } from "./compression.ts";

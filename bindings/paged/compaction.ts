@@ -4,7 +4,8 @@
  * @module
  */
 import { Kept } from "../../ffi/kept.ts";
-import { type BudgetOptions, chunkKv, type LogitOptions, type Method } from "../../ffi/params.ts";
+import { chunkKv, type Method } from "../../ffi/methods.ts";
+import type { BudgetOptions, LogitOptions } from "../../ffi/params.ts";
 import type { QueryView } from "../../ffi/query_view.ts";
 import type { CompactOptions, SelectFromKeysOptions } from "../../ffi/stages.ts";
 import { check, ChunkKvError } from "../../ffi/status.ts";
