@@ -38,20 +38,20 @@ export * from "./ffi/kv_view.ts";
 export { libraryPath, libraryVersion, methodNames, usableIsas } from "./ffi/library.ts";
 export { LIBRARY_VARIABLE, libraryFileName } from "./ffi/library_path.ts";
 export {
-  budgetFor,
-  type BudgetOptions,
   chunkKv,
   type ChunkKvOptions,
   full,
-  type LogitOptions,
+  h2o,
   MAX_WINDOW,
   type Method,
   methodByName,
+  pyramidKv,
   snapKv,
   type SnapKvOptions,
   streamingLlm,
   type StreamingLlmOptions,
-} from "./ffi/params.ts";
+} from "./ffi/methods.ts";
+export { budgetFor, type BudgetOptions, layerBudget, type LogitOptions } from "./ffi/params.ts";
 export type { AnyKept, AnyScores, KeptOn, ScoresOn } from "./ffi/place.ts";
 export * from "./ffi/query_view.ts";
 export * from "./ffi/scores.ts";

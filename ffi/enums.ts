@@ -25,7 +25,14 @@ export const ISAS = {
 } as const;
 
 /** `ckv_method`: how tokens are chosen. */
-export const METHODS = { full: 0, streaming_llm: 1, snapkv: 2, chunkkv: 3 } as const;
+export const METHODS = {
+  full: 0,
+  streaming_llm: 1,
+  snapkv: 2,
+  chunkkv: 3,
+  h2o: 4,
+  pyramidkv: 5,
+} as const;
 
 /** `ckv_chunk_reduce`: how the token scores of a chunk become its chunk score. */
 export const CHUNK_REDUCES = { sum: 0, mean: 1, max: 2 } as const;

@@ -1,178 +1,13 @@
 /**
- * The methods and their settings.
+ * Budgets, and a method's settings as C takes them.
  *
  * @module
  */
-import { CHUNK_REDUCES, type ChunkReduce, type Fill, FILLS, METHODS } from "./enums.ts";
+import { CHUNK_REDUCES, FILLS, METHODS } from "./enums.ts";
 import { native } from "./library.ts";
+import { checkInteger, chunkKv, MAX_INT32, type Method, snapKv, streamingLlm } from "./methods.ts";
 import { check } from "./status.ts";
 import { packStruct, PARAMS } from "./structs.ts";
-
-/** Most tokens that an observation window may have. */
-export const MAX_WINDOW = 64;
-
-const MAX_INT32 = 2 ** 31 - 1;
-
-/** Settings of {@linkcode chunkKv}. */
-export interface ChunkKvOptions {
-  /** Tokens in a chunk. @default {10} */
-  chunkSize?: number;
-  /** Newest tokens, whose queries score the rest and which always stay: 1 to 64. @default {32} */
-  window?: number;
-  /** How the token scores of a chunk become its chunk score. @default {"sum"} */
-  reduce?: ChunkReduce;
-  /** What happens to the budget that whole chunks leave over. @default {"exact"} */
-  fill?: Fill;
-  /** Layers that share one index set: the first of each group selects. @default {1} */
-  reuse?: number;
-}
-
-/** Settings of {@linkcode snapKv}. */
-export interface SnapKvOptions {
-  /** Newest tokens, whose queries score the rest and which always stay: 1 to 64. @default {32} */
-  window?: number;
-  /** Width of the average pooling of token scores, in tokens; odd. @default {5} */
-  poolSize?: number;
-}
-
-/** Settings of {@linkcode streamingLlm}. */
-export interface StreamingLlmOptions {
-  /** First tokens that always stay. @default {4} */
-  sinks?: number;
-}
-
-/** A method with its settings, from one of the functions of this module. */
-export type Method =
-  | Readonly<{ name: "full" }>
-  | Readonly<{ name: "streaming_llm" } & Required<StreamingLlmOptions>>
-  | Readonly<{ name: "snapkv" } & Required<SnapKvOptions>>
-  | Readonly<{ name: "chunkkv" } & Required<ChunkKvOptions>>;
-
-/**
- * ChunkKV: neighbouring tokens form chunks; the chunks that the newest tokens attend to most stay
- * whole. Based on ChunkKV (arXiv 2502.00299); the defaults are the paper's.
- *
- * @param options Its settings.
- * @returns The method.
- * @throws {ChunkKvError} `invalid_argument` if a setting is out of its range.
- *
- * @example Chunks of 20 tokens, indices shared by pairs of layers
- * ```ts
- * import { chunkKv } from "chunkkv";
- * import { assertEquals } from "@std/assert";
- *
- * const method = chunkKv({ chunkSize: 20, reuse: 2 });
- * assertEquals(method.chunkSize, 20);
- * assertEquals(method.window, 32);
- * ```
- */
-export function chunkKv(options: ChunkKvOptions = {}): Extract<Method, { name: "chunkkv" }> {
-  const { chunkSize = 10, window = 32, reduce = "sum", fill = "exact", reuse = 1 } = options;
-  checkInteger("chunkSize", chunkSize, 1, MAX_INT32);
-  checkInteger("window", window, 1, MAX_WINDOW);
-  checkOneOf("reduce", reduce, CHUNK_REDUCES);
-  checkOneOf("fill", fill, FILLS);
-  checkInteger("reuse", reuse, 1, MAX_INT32);
-  return Object.freeze({ name: "chunkkv", chunkSize, window, reduce, fill, reuse });
-}
-
-/**
- * SnapKV: each kv head keeps its own tokens with the most attention from the newest tokens, after
- * average pooling over neighbours. Based on SnapKV (arXiv 2404.14469).
- *
- * @param options Its settings.
- * @returns The method.
- * @throws {ChunkKvError} `invalid_argument` if a setting is out of its range.
- *
- * @example
- * ```ts
- * import { snapKv } from "chunkkv";
- * import { assertEquals } from "@std/assert";
- *
- * assertEquals(snapKv({ poolSize: 7 }), { name: "snapkv", window: 32, poolSize: 7 });
- * ```
- */
-export function snapKv(options: SnapKvOptions = {}): Extract<Method, { name: "snapkv" }> {
-  const { window = 32, poolSize = 5 } = options;
-  checkInteger("window", window, 1, MAX_WINDOW);
-  checkInteger("poolSize", poolSize, 1, MAX_INT32);
-  check(poolSize % 2 === 1, "poolSize to be odd", poolSize);
-  return Object.freeze({ name: "snapkv", window, poolSize });
-}
-
-/**
- * StreamingLLM: the first tokens (attention sinks) and the newest ones fill the budget; reads
- * neither queries nor keys. Based on StreamingLLM (arXiv 2309.17453).
- *
- * @param options Its settings.
- * @returns The method.
- * @throws {ChunkKvError} `invalid_argument` if a setting is out of its range.
- *
- * @example
- * ```ts
- * import { streamingLlm } from "chunkkv";
- * import { assertEquals } from "@std/assert";
- *
- * assertEquals(streamingLlm(), { name: "streaming_llm", sinks: 4 });
- * ```
- */
-export function streamingLlm(
-  options: StreamingLlmOptions = {},
-): Extract<Method, { name: "streaming_llm" }> {
-  const { sinks = 4 } = options;
-  checkInteger("sinks", sinks, 0, MAX_INT32);
-  return Object.freeze({ name: "streaming_llm", sinks });
-}
-
-/**
- * Keeps everything: the reference that the others are measured against. Needs no budget.
- *
- * @returns The method.
- *
- * @example
- * ```ts
- * import { full } from "chunkkv";
- * import { assertEquals } from "@std/assert";
- *
- * assertEquals(full(), { name: "full" });
- * ```
- */
-export function full(): Extract<Method, { name: "full" }> {
-  return Object.freeze({ name: "full" });
-}
-
-/**
- * A method by its name, as a command line has it.
- *
- * @param name One of `methodNames()`.
- * @param options Settings of any method; each takes those that it knows.
- * @returns The method.
- * @throws {ChunkKvError} `invalid_argument` if there is no such method or a setting is out of range.
- *
- * @example
- * ```ts
- * import { methodByName } from "chunkkv";
- * import { assertEquals } from "@std/assert";
- *
- * assertEquals(methodByName("snapkv", { window: 16 }).name, "snapkv");
- * ```
- */
-export function methodByName(
-  name: string,
-  options: ChunkKvOptions & SnapKvOptions & StreamingLlmOptions = {},
-): Method {
-  checkOneOf("method", name, METHODS);
-  switch (name) {
-    case "full":
-      return full();
-    case "streaming_llm":
-      return streamingLlm(options);
-    case "snapkv":
-      return snapKv(options);
-    case "chunkkv":
-      return chunkKv(options);
-  }
-}
 
 /** How many tokens stay: give one of the two; neither is needed for `full`. */
 export interface BudgetOptions {
@@ -232,6 +67,41 @@ export function budgetFor(method: Method, options: BudgetOptions, kvLen: number)
 }
 
 /**
+ * Tokens that one layer of several keeps: the budget, which the layers of `pyramidkv` share out,
+ * falling linearly from about twice as many to about none beside the window.
+ *
+ * @param method The method.
+ * @param budget Tokens that layers keep on average.
+ * @param kvLen Tokens of the sequence.
+ * @param layer Which layer, from 0.
+ * @param numLayers How many there are.
+ * @returns Tokens to keep.
+ * @throws {ChunkKvError} `invalid_argument` if there is no such layer or a number is out of range.
+ *
+ * @example
+ * ```ts
+ * import { layerBudget, pyramidKv } from "chunkkv";
+ * import { assertEquals } from "@std/assert";
+ *
+ * const budgets = [0, 1, 2].map((layer) => layerBudget(pyramidKv(), 132, 1000, layer, 3));
+ * assertEquals(budgets, [227, 132, 37]);
+ * ```
+ */
+export function layerBudget(
+  method: Method,
+  budget: number,
+  kvLen: number,
+  layer: number,
+  numLayers: number,
+): number {
+  checkInteger("budget", budget, 1, MAX_INT32);
+  checkInteger("kvLen", kvLen, 0, MAX_INT32);
+  checkInteger("numLayers", numLayers, 1, MAX_INT32);
+  checkInteger("layer", layer, 0, numLayers - 1);
+  return native().ckv_layer_budget(packParams(method, budget), kvLen, layer, numLayers);
+}
+
+/**
  * Packs a `ckv_params`.
  *
  * @param method The method with its settings.
@@ -249,11 +119,12 @@ export function packParams(
   checkNotNegative("scale", scale);
   checkNotNegative("logitSoftcap", logitSoftcap);
   const chunk = method.name === "chunkkv" ? method : chunkKv();
-  const snap = method.name === "snapkv" ? method : snapKv();
+  const isSnap = method.name === "snapkv" || method.name === "pyramidkv";
+  const snap = isSnap ? method : snapKv();
   return packStruct(PARAMS, {
     method: METHODS[method.name],
     budget,
-    window: method.name === "snapkv" ? snap.window : chunk.window,
+    window: isSnap ? snap.window : chunk.window,
     chunk_size: chunk.chunkSize,
     chunk_reduce: CHUNK_REDUCES[chunk.reduce],
     fill: FILLS[chunk.fill],
@@ -265,31 +136,10 @@ export function packParams(
   });
 }
 
-function checkInteger(name: string, value: number, least: number, most: number): void {
-  const range = most === MAX_INT32 ? `of at least ${least}` : `from ${least} to ${most}`;
-  check(
-    Number.isInteger(value) && value >= least && value <= most,
-    `${name} to be an integer ${range}`,
-    value,
-  );
-}
-
 function checkNotNegative(name: string, value: number): void {
   check(
     Number.isFinite(value) && value >= 0,
     `${name} to be a finite number of at least 0`,
-    value,
-  );
-}
-
-function checkOneOf<Names extends Record<string, number>>(
-  name: string,
-  value: string,
-  names: Names,
-): asserts value is Extract<keyof Names, string> {
-  check(
-    Object.hasOwn(names, value),
-    `${name} to be one of ${Object.keys(names).join(", ")}`,
     value,
   );
 }

@@ -8,13 +8,8 @@ import type { KvView } from "./kv_view.ts";
 import type { QueryView } from "./query_view.ts";
 import { native } from "./library.ts";
 import { type Held, packKept, packKv, packQueries, packScores } from "./pack.ts";
-import {
-  budgetFor,
-  type BudgetOptions,
-  type LogitOptions,
-  type Method,
-  packParams,
-} from "./params.ts";
+import type { Method } from "./methods.ts";
+import { budgetFor, type BudgetOptions, type LogitOptions, packParams } from "./params.ts";
 import type { AnyKept, AnyScores, Place } from "./place.ts";
 import { check } from "./status.ts";
 import { LAYER, packStructs } from "./structs.ts";

@@ -175,6 +175,15 @@ export const symbols = {
     parameters: [/* const ckv_params *params */ "buffer", /* int32_t num_kv_heads */ "i32"],
     result: "i32",
   },
+  ckv_layer_budget: {
+    parameters: [
+      /* const ckv_params *params */ "buffer",
+      /* int32_t kv_len */ "i32",
+      /* int32_t layer */ "i32",
+      /* int32_t num_layers */ "i32",
+    ],
+    result: "i32",
+  },
   ckv_kept_capacity: {
     parameters: [/* const ckv_params *params */ "buffer", /* int32_t kv_len */ "i32"],
     result: "i32",

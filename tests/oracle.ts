@@ -102,6 +102,29 @@ export function attentionMass(sequence: Sequence, window: number, logits: Logits
   return { mass, largestLogitSum };
 }
 
+/**
+ * Token scores of h2o, for each kv head: attention of all rows that see a token. There are as many rows
+ * as `queries` has, the last ones of the sequence.
+ */
+export function accumulatedMass({ queries, keys }: Sequence, rows: number, logits: Logits): Mass {
+  const group = queries.length / keys.length;
+  let largestLogitSum = 0;
+  const mass = keys.map((tokens, head) => {
+    const masses = new Array<number>(tokens.length).fill(0);
+    const used = Math.min(rows, tokens.length);
+    for (let h = head * group; h < (head + 1) * group; h++) {
+      for (let i = 0; i < used; i++) {
+        const visible = tokens.length - used + i + 1;
+        const row = attentionRow(queries[h]![rows - used + i]!, tokens, visible, logits);
+        largestLogitSum = Math.max(largestLogitSum, row.largestLogitSum);
+        row.weights.forEach((weight, t) => masses[t]! += weight);
+      }
+    }
+    return masses;
+  });
+  return { mass, largestLogitSum };
+}
+
 /** Token scores of chunkkv: attention mass of all heads together. */
 export function summedScores({ mass }: Mass): number[] {
   return (mass[0] ?? []).map((_, t) => sum(mass.map((row) => row[t]!)));
@@ -182,6 +205,34 @@ export function selectTokens(
   const best = argsortDescending(range(0, scored).map((t) => scores[t]!))
     .slice(0, budget - window);
   return [...best, ...range(scored, tokens)].sort((a, b) => a - b);
+}
+
+/** Kept indices of h2o for one kv head. */
+export function selectHeavy(scores: ArrayLike<number>, tokens: number, budget: number): number[] {
+  if (budget >= tokens) return range(0, tokens);
+  const newest = tokens - Math.ceil(budget / 2);
+  const best = argsortDescending(range(0, newest).map((t) => scores[t]!));
+  return [...best.slice(0, Math.floor(budget / 2)), ...range(newest, tokens)].sort((a, b) => a - b);
+}
+
+/**
+ * Tokens of a layer that pyramidkv keeps, not rounded: the line of its published code through the
+ * window and, beside it, `most` tokens in the first layer, `2 * (budget - window) - most` in the last.
+ */
+export function pyramidLine(
+  { budget, window, tokens }: { budget: number; window: number; tokens: number },
+  layer: number,
+  numLayers: number,
+): number {
+  if (budget <= window || budget >= tokens || numLayers === 1) return budget;
+  const mean = budget - window;
+  let least = Math.floor(mean / 20);
+  let most = 2 * mean - least;
+  if (most >= tokens - window) {
+    most = tokens - window;
+    least = 2 * mean - most;
+  }
+  return window + most - layer * (most - least) / (numLayers - 1);
 }
 
 /** Kept indices of streaming_llm. */

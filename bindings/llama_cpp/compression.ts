@@ -8,10 +8,10 @@ import {
   type ChunkKvOptions,
   type Method,
   methodByName,
-  packParams,
   type SnapKvOptions,
   type StreamingLlmOptions,
-} from "../../ffi/params.ts";
+} from "../../ffi/methods.ts";
+import { packParams } from "../../ffi/params.ts";
 import type { ContextHandle } from "./context_handle.ts";
 import { checkInteger, checkSequence, MAX_INT32 } from "./integers.ts";
 import { bridge, type Handle } from "./native.ts";
@@ -23,7 +23,13 @@ import { packStruct, readStruct, REPORT } from "./structs.ts";
  */
 export interface CompressOptions extends ChunkKvOptions, SnapKvOptions, StreamingLlmOptions {
   /**
-   * How tokens are chosen: a name, or one of `chunkKv()`, `snapKv()`, `streamingLlm()` and `full()`.
+   * How tokens are chosen: a name, or one of `chunkKv()`, `snapKv()`, `pyramidKv()`, `h2o()`,
+   * `streamingLlm()` and `full()`.
+   *
+   * `h2o` needs a context with `accumulateAttention`. With `pyramidkv` layers keep different numbers of
+   * tokens, on average `budget`. The cache has as many cells as the largest of them needs, up to twice
+   * the budget; the other layers mask the rest. So it saves no memory beyond that, and each decode call
+   * takes longer: it is there to compare quality.
    *
    * @default {"chunkkv"}
    */
@@ -51,7 +57,7 @@ export interface KeptLayer {
 export interface CompressionReport {
   /** Tokens in the cache before. */
   readonly before: number;
-  /** Tokens in the cache now. */
+  /** Tokens in the cache now; with `pyramidkv` of the layer that keeps most: `kept` has them all. */
   readonly after: number;
   /** What it took, everything included. */
   readonly milliseconds: number;
@@ -61,7 +67,7 @@ export interface CompressionReport {
   readonly compactMilliseconds: number;
   /** Of that: the newest tokens' queries computed again; 0 right after a prompt. */
   readonly refreshMilliseconds: number;
-  /** Bytes of the cache that are free again. */
+  /** Bytes of the cache that are free again; cells that only some layers use are not. */
   readonly bytesFreed: number;
   /** Layers with a sliding window, whose cache was left as it was. */
   readonly slidingLayers: number;

@@ -4,6 +4,7 @@
  * @module
  */
 import { check } from "../../ffi/status.ts";
+import { type AccumulatedAttention, restoreAttention, saveAttention } from "./attention.ts";
 import {
   compressAsync,
   type CompressionReport,
@@ -270,17 +271,34 @@ export class LlamaContext implements Disposable {
   }
 
   /**
+   * The attention that a sequence's tokens have got, in a context with `accumulateAttention`. With the
+   * state of the same moment it lets a restored sequence be compressed by `h2o`.
+   *
+   * @param sequence Which sequence.
+   * @returns A copy.
+   * @throws {ChunkKvError} `invalid_argument` if the context does not add it up, or that of some
+   * queries is missing: after a restored state, or when tokens were removed from the end.
+   */
+  saveAttention(sequence = 0): AccumulatedAttention {
+    return saveAttention(this.#handle, sequence);
+  }
+
+  /**
    * Replaces a sequence by a state of {@linkcode saveState}.
    *
    * @param state The state.
    * @param options `sequence`: which one; `tokens`: its newest tokens, by which it can be compressed
-   * before the next prompt.
+   * before the next prompt; `attention`: that of {@linkcode saveAttention}, for `h2o`.
    * @throws {ChunkKvError} `invalid_argument` if it is none that fits this context, and the sequence
    * is as it was; `engine` if llama.cpp does not take it, and the sequence is empty.
    */
   restoreState(
     state: Uint8Array<ArrayBuffer>,
-    options: { sequence?: number; tokens?: ArrayLike<number> } = {},
+    options: {
+      sequence?: number;
+      tokens?: ArrayLike<number>;
+      attention?: AccumulatedAttention;
+    } = {},
   ): void {
     const { sequence = 0, tokens = [] } = options;
     checkSequence(sequence);
@@ -295,6 +313,7 @@ export class LlamaContext implements Disposable {
         newest.length,
       ),
     );
+    if (options.attention) restoreAttention(this.#handle, sequence, options.attention);
     this.#prompts.forget(sequence);
   }
 

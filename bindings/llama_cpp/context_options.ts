@@ -35,6 +35,14 @@ export interface LlamaContextOptions {
   fullSlidingWindow?: boolean;
   /** Instruction set of the compression. @default {"best"} */
   isa?: Isa;
+  /**
+   * Whether the attention that each token gets is added up over all queries while they are decoded,
+   * which the method `h2o` chooses by. It costs time in every decode call, and 8 bytes per cell, kv
+   * head and layer (twice while a prompt goes in, once more while it is computed).
+   *
+   * @default {false}
+   */
+  accumulateAttention?: boolean;
 }
 
 /**
@@ -57,6 +65,7 @@ export function packContextParams(options: LlamaContextOptions): Uint8Array<Arra
     flashAttention = true,
     fullSlidingWindow = false,
     isa = "best",
+    accumulateAttention = false,
   } = options;
   if (contextSize !== undefined) checkInteger("contextSize", contextSize, 1, MAX_INT32 - 255);
   if (threads !== undefined) checkInteger("threads", threads, 1, 1024);
@@ -75,6 +84,7 @@ export function packContextParams(options: LlamaContextOptions): Uint8Array<Arra
     flash_attention: Number(flashAttention),
     full_sliding_window: Number(fullSlidingWindow),
     isa: ISAS[isa],
+    accumulate_attention: Number(accumulateAttention),
   });
 }
 

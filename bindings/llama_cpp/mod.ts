@@ -23,6 +23,7 @@
  * @module
  */
 export { ChunkKvError, type ChunkKvErrorCode } from "../../ffi/status.ts";
+export { AccumulatedAttention, type LayerAttention } from "./attention.ts";
 export type { ChatMessage, ChatTemplateOptions } from "./chat.ts";
 export type { CompressionReport, CompressOptions, KeptLayer, LayerIndices } from "./compression.ts";
 export { LlamaContext } from "./context.ts";

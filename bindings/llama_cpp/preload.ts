@@ -7,7 +7,7 @@
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import process from "node:process";
-import { METHODS } from "../../ffi/enums.ts";
+import { type MethodName, METHODS } from "../../ffi/enums.ts";
 import { libraryFileName } from "../../ffi/library_path.ts";
 import { ChunkKvError } from "../../ffi/status.ts";
 
@@ -59,6 +59,9 @@ export interface PreloadSettings {
 
 const MOST = 2 ** 31 - 1;
 
+// They look at whole prompts, or at every decode call.
+const LIBRARY_METHODS: readonly string[] = ["h2o", "pyramidkv"] satisfies MethodName[];
+
 /** All settings: the one list that the command line and the environment share. */
 export const PRELOAD_SETTINGS: readonly PreloadSetting[] = [
   {
@@ -77,7 +80,7 @@ export const PRELOAD_SETTINGS: readonly PreloadSetting[] = [
     name: "method",
     variable: "CHUNKKV_METHOD",
     meaning: "chunkkv, snapkv, streaming_llm or full (default: chunkkv)",
-    value: Object.keys(METHODS),
+    value: Object.keys(METHODS).filter((name) => !LIBRARY_METHODS.includes(name)),
   },
   {
     name: "chunkSize",

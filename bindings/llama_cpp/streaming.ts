@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { methodByName } from "../../ffi/params.ts";
+import { methodByName } from "../../ffi/methods.ts";
 import { check, ChunkKvError } from "../../ffi/status.ts";
 import { throwIfAborted } from "./abort.ts";
 import { compressAsync, type CompressOptions, packCompression } from "./compression.ts";
@@ -113,6 +113,7 @@ function makePlan(context: ContextHandle, sequence: number, options: StreamingOp
   const { method = "chunkkv" } = rest;
   const { name, ...settings } = typeof method === "string" ? methodByName(method, rest) : method;
   check(name !== "full", "a method of streaming that drops tokens", name);
+  check(name !== "pyramidkv", "a method of streaming whose layers keep equally many tokens", name);
   const window = "window" in settings ? settings.window : 1;
   check(budget >= window, `a budget of at least ${window} tokens, the window,`, budget);
   const others = usedCells(context) - cellCount(context, sequence);

@@ -52,7 +52,7 @@ export const CONTEXT_PARAMS = {
   flash_attention: "i32",
   full_sliding_window: "i32",
   isa: "i32",
-  reserved: "i32",
+  accumulate_attention: "i32",
 } as const satisfies StructFields;
 
 /** `ckv_llama_context_info`. */

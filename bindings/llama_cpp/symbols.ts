@@ -180,6 +180,15 @@ export const symbols = {
     ],
     result: "i32",
   },
+  ckv_llama_attention_size: { parameters: [CONTEXT, SEQUENCE], result: "i64" },
+  ckv_llama_attention_get: {
+    parameters: [CONTEXT, SEQUENCE, /* uint8_t *data */ "buffer", /* int64_t size */ "i64"],
+    result: "i64",
+  },
+  ckv_llama_attention_set: {
+    parameters: [CONTEXT, SEQUENCE, /* const uint8_t *data */ "buffer", /* int64_t size */ "i64"],
+    result: "i32",
+  },
 
   ckv_llama_prefill_begin: {
     parameters: [CONTEXT, SEQUENCE, /* int32_t num_tokens */ "i32"],

@@ -4,7 +4,8 @@
  * @module
  */
 import { Kept } from "../../ffi/kept.ts";
-import { type BudgetOptions, chunkKv, type LogitOptions, type Method } from "../../ffi/params.ts";
+import { chunkKv, type Method } from "../../ffi/methods.ts";
+import type { BudgetOptions, LogitOptions } from "../../ffi/params.ts";
 import type { QueryView } from "../../ffi/query_view.ts";
 import type { CompactOptions, SelectFromKeysOptions } from "../../ffi/stages.ts";
 import { check, ChunkKvError } from "../../ffi/status.ts";
@@ -151,6 +152,13 @@ export class Compaction {
   #selections(options: PagedSelectOptions): SelectFromKeysOptions[] {
     const { method = chunkKv(), queries = [], budget, keep, scale, logitSoftcap } = options;
     const numLayers = this.#core.pages.layers.length;
+    if (method.name === "pyramidkv") {
+      throw new ChunkKvError(
+        "unsupported",
+        "Expected a method that keeps as many tokens in each layer, since one block table serves " +
+          "all layers, but found pyramidkv",
+      );
+    }
     check(
       queries.length === 0 || queries.length === numLayers,
       `queries of ${numLayers} layers`,

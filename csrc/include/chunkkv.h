@@ -93,6 +93,12 @@ typedef enum ckv_method {
   CKV_METHOD_STREAMING_LLM = 1,  // attention sinks + the newest tokens (arXiv 2309.17453)
   CKV_METHOD_SNAPKV = 2,         // pooled window attention, top-k per kv head (arXiv 2404.14469)
   CKV_METHOD_CHUNKKV = 3,        // whole chunks by window attention (arXiv 2502.00299)
+  // Half of the budget by attention summed over all queries, per kv head, half the newest tokens
+  // (arXiv 2306.14048). On the CPU.
+  CKV_METHOD_H2O = 4,
+  // snapkv with budgets that fall linearly over the layers (arXiv 2406.02069): ckv_layer_budget.
+  // On the CPU.
+  CKV_METHOD_PYRAMIDKV = 5,
 } ckv_method;
 
 // How the token scores of a chunk become its chunk score. The paper sums.
@@ -117,18 +123,20 @@ typedef struct ckv_params {
   int32_t method;        // ckv_method
   int32_t budget;        // tokens kept per kv head, observation window included; >= 1
   int32_t window;        // observation window w: newest tokens whose queries score the rest; 1..64
+                         //                                     (snapkv, chunkkv, pyramidkv)
   int32_t chunk_size;    // c; >= 1                                              (chunkkv)
   int32_t chunk_reduce;  // ckv_chunk_reduce                                     (chunkkv)
   int32_t fill;          // ckv_fill                                             (chunkkv)
   int32_t layer_reuse;   // N_reuse: layers that share one index set; >= 1       (ckv_compress)
-  int32_t pool_size;     // width of the average pooling of token scores; odd    (snapkv)
+  int32_t pool_size;     // width of the average pooling of token scores; odd    (snapkv, pyramidkv)
   int32_t num_sinks;     // first tokens that always stay; >= 0                  (streaming_llm)
   float scale;           // logits = scale * q.k; 0 means 1 / sqrt(head_dim)
   float logit_softcap;   // logits = softcap * tanh(logits / softcap); 0 means none
 } ckv_params;
 
 // The queries of the observation window, post-RoPE: the last `window` positions of each sequence,
-// oldest first. A sequence shorter than the window uses its last kv_len rows.
+// oldest first. A sequence shorter than the window uses its last kv_len rows. h2o takes any number of
+// rows, for all of a prompt's queries as many as it has tokens, and no log_sum_exp.
 // Element (b, h, i, j) is at data + b*stride_batch + h*stride_head + i*stride_row + j*sizeof(elem).
 typedef struct ckv_query_view {
   uint32_t struct_size;
@@ -177,7 +185,7 @@ typedef struct ckv_kv_view {
 } ckv_kv_view;
 
 // Token scores: f32 [batch, num_heads, kv_len], packed. The newest `window` tokens have no score
-// (they are always kept); their entries are 0.
+// (they are always kept); their entries are 0. With h2o all tokens have one.
 typedef struct ckv_scores {
   uint32_t struct_size;
   int32_t batch;
@@ -303,7 +311,14 @@ CKV_API int32_t ckv_score_heads(const ckv_params *params, int32_t num_kv_heads);
 // Heads that kept indices have: 1 or num_kv_heads.
 CKV_API int32_t ckv_kept_heads(const ckv_params *params, int32_t num_kv_heads);
 
-// The most indices that a sequence of kv_len tokens can keep.
+// Tokens that layer `layer` of `num_layers` keeps of kv_len: the budget, which the layers of
+// pyramidkv share out: beside the window, the first layer keeps min(2m - m / 20, kv_len - window)
+// tokens of the m = budget - window that layers keep on average, each further layer as many fewer,
+// and all together num_layers * m. -1: no such layer or method.
+CKV_API int32_t ckv_layer_budget(const ckv_params *params, int32_t kv_len, int32_t layer,
+                                 int32_t num_layers);
+
+// The most indices that a sequence of kv_len tokens can keep in any layer.
 CKV_API int32_t ckv_kept_capacity(const ckv_params *params, int32_t kv_len);
 
 // Bytes of workspace that any of the stages below, ckv_compress among them, needs for these layers:
@@ -317,7 +332,9 @@ CKV_API ckv_status ckv_workspace_size(ckv_context *context, const ckv_params *pa
 // Attention of the window's queries to each token (paper, section 3.2):
 //   A[h,i,t] = softmax_t(scale * q[h,i].k[h / group, t]), causal inside the window
 // chunkkv: scores[b,0,t] = sum over h, i of A.
-// snapkv:  scores[b,g,t] = mean over the group's heads and i of A, average-pooled over t.
+// snapkv, pyramidkv: scores[b,g,t] = mean over the group's heads and i of A, average-pooled over t.
+// h2o:     scores[b,g,t] = sum over the group's heads and all rows i that see t of A: scores of
+//          consecutive runs of queries add up to those of all.
 CKV_API ckv_status ckv_score(ckv_context *context, const ckv_params *params,
                              const ckv_query_view *queries, const ckv_kv_view *keys,
                              ckv_scores *scores);
@@ -327,7 +344,7 @@ CKV_API ckv_status ckv_score(ckv_context *context, const ckv_params *params,
 CKV_API ckv_status ckv_chunk_scores(ckv_context *context, const ckv_params *params,
                                     const ckv_scores *scores, float *chunk_scores, int64_t count);
 
-// Token scores to kept indices. Tensor-parallel ranks sum `scores` between ckv_score and this call
+// Token scores to kept indices. params->budget is the layer's own. Tensor-parallel ranks sum `scores` between ckv_score and this call
 // and all choose the same indices. Ties go to the lower index. Methods without scores (full,
 // streaming_llm) read only the sizes of `scores`; data may be NULL.
 CKV_API ckv_status ckv_select(ckv_context *context, const ckv_params *params,
@@ -342,7 +359,8 @@ CKV_API ckv_status ckv_compact(ckv_context *context, const ckv_kv_view *src, con
                                const ckv_kept *kept);
 
 // All stages for all layers, in place. Layers l with l % layer_reuse == 0 select; the others use
-// the indices of the last one that did. Nothing is moved before every layer is selected.
+// the indices of the last one that did. Nothing is moved before every layer is selected. Layers keep
+// ckv_layer_budget tokens, with pyramidkv each its own number: kept[l].lens tell.
 // kept: [num_layers], filled in; layers may share nothing but must have equal batch and kv_len.
 CKV_API ckv_status ckv_compress(ckv_context *context, const ckv_params *params,
                                 const ckv_layer *layers, int32_t num_layers, ckv_kept *kept);

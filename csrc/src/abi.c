@@ -7,6 +7,7 @@
 #include "cuda/stages.h"
 #include "enter.h"
 #include "kv_view.h"
+#include "score/accumulate.h"
 #include "score/score.h"
 #include "select/chunk_scores.h"
 #include "select/methods/method.h"
@@ -75,6 +76,9 @@ ckv_status ckv_score_checked(ckv_context *ctx, const ckv_params *params,
       count > INT64_MAX / (int64_t)sizeof(float)) {
     return ckv_fail(ctx, CKV_ERROR_OUT_OF_MEMORY, "Expected fewer tokens than the memory can hold");
   }
+  if (ckv_method_get(params->method)->accumulates) {
+    return ckv_score_accumulated(ctx, params, queries, keys, scores);
+  }
   float *mass = ckv_scratch_get(ctx, CKV_SCRATCH_MASS, sizeof(float) * (size_t)count);
   if (!mass) return CKV_ERROR_OUT_OF_MEMORY;
   status = ckv_score_mass(ctx, params, queries, keys, mass);
@@ -132,7 +136,7 @@ static ckv_status select_checked(ckv_context *ctx, const ckv_params *params,
   if (!status) status = ckv_check_scores(ctx, params, scores);
   if (status) return status;
   status = ckv_check_kept(ctx, kept, scores->batch, ckv_kept_heads(params, scores->num_heads),
-                          ckv_kept_capacity(params, scores->kv_len));
+                          ckv_most_kept(params, scores->kv_len));
   if (status || scores->batch == 0) return status;
   if (ctx->device == CKV_CUDA) return ckv_queue_select(ctx, params, scores, kept);
   return ckv_select_kept(ctx, params, scores, kept);

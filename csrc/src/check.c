@@ -9,6 +9,14 @@
 ckv_status ckv_check_params(ckv_context *ctx, const ckv_params *p) {
   EXPECT_STRUCT(p, "params");
   EXPECT(ckv_method_name(p->method), "Expected a known method but found number %d", p->method);
+  if (ctx->device != CKV_CPU &&
+      (p->method == CKV_METHOD_H2O || p->method == CKV_METHOD_PYRAMIDKV)) {
+    return ckv_fail(
+        ctx, CKV_ERROR_UNSUPPORTED,
+        "Expected a method that runs on CUDA (full, streaming_llm, snapkv, chunkkv) but "
+        "found %s",
+        ckv_method_name(p->method));
+  }
   EXPECT(p->budget >= 1 || p->method == CKV_METHOD_FULL,
          "Expected budget to be at least 1 token but found %d", p->budget);
   EXPECT(p->window >= 1 && p->window <= CKV_MAX_WINDOW,
@@ -84,8 +92,13 @@ ckv_status ckv_check_queries(ckv_context *ctx, const ckv_params *params, const c
   EXPECT(q->head_dim == keys->head_dim,
          "Expected queries.head_dim to be %d as in the keys but found %d", keys->head_dim,
          q->head_dim);
-  EXPECT(q->window == params->window, "Expected queries.window to be %d as in params but found %d",
-         params->window, q->window);
+  if (ckv_method_get(params->method)->accumulates) {
+    EXPECT(q->window >= 1 && q->window <= CKV_MAX_LEN,
+           "Expected queries.window to be at least 1 row but found %d", q->window);
+  } else {
+    EXPECT(q->window == params->window,
+           "Expected queries.window to be %d as in params but found %d", params->window, q->window);
+  }
   EXPECT(q->num_q_heads >= 1 && q->num_q_heads <= CKV_MAX_HEADS &&
              q->num_q_heads % keys->num_kv_heads == 0,
          "Expected queries.num_q_heads to be a multiple of the %d kv heads but found %d",

@@ -62,8 +62,9 @@ static ckv_status check_layer_kept(ckv_context *ctx, const ckv_params *params,
   return status;
 }
 
-static ckv_status select_layer(ckv_context *ctx, const ckv_params *params, const ckv_layer *layer,
-                               ckv_kept *kept) {
+static ckv_status select_layer(ckv_context *ctx, const ckv_params *params, const ckv_layer *layers,
+                               int32_t num_layers, int32_t l, ckv_kept *kept) {
+  const ckv_layer *layer = &layers[l];
   const ckv_kv_view *keys = layer->keys;
   ckv_scores scores = {
       .struct_size = sizeof scores,
@@ -79,7 +80,7 @@ static ckv_status select_layer(ckv_context *ctx, const ckv_params *params, const
     const ckv_status status = ckv_score_checked(ctx, params, layer->queries, keys, &scores);
     if (status) return status;
   }
-  return ckv_select_kept(ctx, params, &scores, kept);
+  return ckv_select_kept_of_layer(ctx, params, l, num_layers, &scores, kept);
 }
 
 static void reuse_indices(const ckv_kept *from, ckv_kept *to) {
@@ -134,7 +135,7 @@ ckv_status ckv_compress_layers(ckv_context *ctx, const ckv_params *params, const
   for (int32_t l = 0; l < num_layers && !status; l++) {
     const int32_t leader = l - l % params->layer_reuse;
     if (leader == l) {
-      status = select_layer(ctx, params, &layers[l], &kept[l]);
+      status = select_layer(ctx, params, layers, num_layers, l, &kept[l]);
     } else {
       reuse_indices(&kept[leader], &kept[l]);
     }

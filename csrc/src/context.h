@@ -19,6 +19,7 @@ typedef struct ckv_scratch {
 
 typedef enum ckv_scratch_slot {
   CKV_SCRATCH_MASS,     // f32 attention mass [batch, kv heads, kv_len]
+  CKV_SCRATCH_SUMS,     // f64 attention mass summed over blocks of queries
   CKV_SCRATCH_SCORE,    // the score kernels' own
   CKV_SCRATCH_SELECT,   // chunk scores and order
   CKV_SCRATCH_COMPACT,  // row offsets

@@ -42,6 +42,8 @@ Deno.test({
       [["--keep", "2", "--", "sh"], 'Expected --keep to be above 0 and at most 1 but found "2"'],
       [["--window", "65", "--", "sh"], "Expected --window to be a whole number from 1 to 64"],
       [["--method", "magic", "--", "sh"], "Expected --method to be one of full, streaming_llm"],
+      [["--method", "h2o", "--", "sh"], 'streaming_llm, snapkv, chunkkv but found "h2o"'],
+      [["--method", "pyramidkv", "--", "sh"], 'snapkv, chunkkv but found "pyramidkv"'],
       [["--", "no-such-program"], 'Expected a program to run but found no "no-such-program"'],
       [[], "missing required argument"],
     ];

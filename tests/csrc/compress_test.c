@@ -93,9 +93,10 @@ static void equals_the_stages(ckv_params params) {
     ckv_kept stage = kept[l];
     stage.indices = stage_indices;
     stage.lens = stage_lens;
-    CHECK(ckv_select(context, &params, &scores, &stage) == CKV_OK, "%s",
-          ckv_context_error(context));
     for (int32_t b = 0; b < BATCH; b++) {
+      ckv_params own = params;
+      own.budget = ckv_layer_budget(&params, kv_lens[b], l, LAYERS);
+      CHECK(ckv_select(context, &own, &scores, &stage) == CKV_OK, "%s", ckv_context_error(context));
       CHECK(stage_lens[b] == lens[l][b], "layer %d, sequence %d", l, b);
       for (int32_t h = 0; h < stage.num_heads; h++) {
         const int32_t at = (b * stage.num_heads + h) * TOKENS;

@@ -68,12 +68,12 @@ int main(void) {
     ckv_default_params(&params);
     params.budget = 100;
     ckv_scratch before[CKV_SCRATCH_COUNT];
-    for (int32_t method = CKV_METHOD_SNAPKV; method <= CKV_METHOD_CHUNKKV; method++) {
+    for (int32_t method = CKV_METHOD_SNAPKV; method <= CKV_METHOD_PYRAMIDKV; method++) {
       params.method = method;
       step(ctx, &params, &queries, &keys);
     }
     memcpy(before, ctx->scratch, sizeof before);
-    for (int32_t method = CKV_METHOD_SNAPKV; method <= CKV_METHOD_CHUNKKV; method++) {
+    for (int32_t method = CKV_METHOD_SNAPKV; method <= CKV_METHOD_PYRAMIDKV; method++) {
       params.method = method;
       step(ctx, &params, &queries, &keys);
     }

@@ -14,8 +14,10 @@ import {
   DeviceKept,
   DeviceScores,
   full,
+  h2o,
   Kept,
   pagedKv,
+  pyramidKv,
   queryView,
   snapKv,
 } from "chunkkv";
@@ -142,6 +144,15 @@ Deno.test("a DeviceBuffer disposed inside a call lives until the call has return
   code("disposed", assertThrows(() => keyData.pointer, ChunkKvError));
   using scores = await running;
   assertEquals(scores.download().data.length, KV_LEN);
+});
+
+Deno.test("h2o and pyramidkv are refused on a device", () => {
+  using gpu = new Compressor({ device: "cuda" });
+  for (const method of [h2o(), pyramidKv()]) {
+    const device = onDevice();
+    const run = () => gpu.score({ queries: device.queries, keys: device.keys, method });
+    assertEquals(assertThrows(run, ChunkKvError, method.name).code, "unsupported");
+  }
 });
 
 Deno.test("stages on a device give what they give on the CPU", async () => {

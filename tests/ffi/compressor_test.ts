@@ -9,8 +9,11 @@ import {
   Compressor,
   contiguousKv,
   full,
+  h2o,
   type Isa,
   Kept,
+  layerBudget,
+  pyramidKv,
   queryView,
   snapKv,
   streamingLlm,
@@ -169,6 +172,75 @@ Deno.test("compress() is select() and compact() of every layer", async () => {
     assertSameBytes(floatsOf(values), floatsOf(layers[layer]!.values), `values of layer ${layer}`)
   );
   assertEquals(compressor.compress({ layers: [], method, keep: 0.25 }), []);
+});
+
+Deno.test("compress() of pyramidkv gives each layer, and each sequence, its own budget", () => {
+  using compressor = new Compressor({ threads: 2 });
+  const method = pyramidKv({ window: 8 });
+  const kvLens = Int32Array.of(200, 90, 20);
+  const layers = [1, 2, 3, 4].map((seed) => {
+    const next = random(seed);
+    const array = (length: number) => Float32Array.from({ length }, () => next() * 4 - 2);
+    const shape = { ...SHAPE, batch: 3, kvLens };
+    return {
+      queries: queryView({
+        data: array(3 * 4 * 8 * 64),
+        batch: 3,
+        numQHeads: 4,
+        window: 8,
+        headDim: 64,
+      }),
+      keys: contiguousKv({ data: array(3 * 2 * 200 * 64), ...shape }),
+      values: contiguousKv({ data: array(3 * 2 * 200 * 64), ...shape }),
+    };
+  });
+  const before = layers.map(({ keys, queries }) =>
+    compressor.score({ queries, keys, method: snapKv({ window: 8 }) })
+  );
+  const keysBefore = floatsOf(layers[3]!.keys).slice();
+  const kept = compressor.compress({ layers, method, budget: 60 });
+  kvLens.forEach((tokens, b) => {
+    const budgets = kept.map((_, layer) => layerBudget(method, 60, tokens, layer, 4));
+    if (tokens > 60) assert(budgets[0]! > 80 && budgets[3]! < 40, `${budgets}`);
+    kept.forEach((one, layer) => {
+      assertEquals(one.lens[b], Math.min(tokens, budgets[layer]!));
+      const scores = before[layer]!;
+      const own = compressor.select({
+        scores,
+        method: snapKv({ window: 8 }),
+        budget: budgets[layer]!,
+      });
+      for (const head of [0, 1]) assertEquals(one.at(b, head), own.at(b, head));
+    });
+  });
+  const row = (data: Float32Array, token: number) => data.subarray(token * 64, (token + 1) * 64);
+  kept[3]!.at(0, 0).forEach((token, i) =>
+    assertSameBytes(row(floatsOf(layers[3]!.keys), i), row(keysBefore, token), `row ${i}`)
+  );
+});
+
+Deno.test("compress() of h2o takes the queries of all tokens", () => {
+  using compressor = new Compressor({ threads: 2 });
+  const next = random(7);
+  const data = Float32Array.from({ length: 4 * 200 * 64 }, () => next() * 4 - 2);
+  const queries = queryView({ data, numQHeads: 4, window: 200, headDim: 64 });
+  const { keys, values } = inputs();
+  const scores = compressor.score({ queries, keys, method: h2o() });
+  for (const head of [0, 1]) {
+    const sum = scores.at(0, head).reduce((a, b) => a + b);
+    assert(Math.abs(sum - 2 * 200) < 1e-3, `Expected 400 but found ${sum}`);
+  }
+  const expected = compressor.select({ scores, method: h2o(), budget: 50 });
+  const [kept] = compressor.compress({
+    layers: [{ queries, keys, values }],
+    method: h2o(),
+    budget: 50,
+  });
+  assertEquals(kept?.indices, expected.indices);
+  for (const method of [chunkKv(), snapKv()]) {
+    const run = () => compressor.score({ queries, keys: inputs().keys, method });
+    code("invalid_argument", assertThrows(run, ChunkKvError, "queries.window to be 32"));
+  }
 });
 
 Deno.test("full() and streamingLlm() need no queries, chunkKv() does", () => {

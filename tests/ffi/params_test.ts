@@ -9,8 +9,11 @@ import {
   ChunkKvError,
   type Dtype,
   full,
+  h2o,
+  layerBudget,
   methodByName,
   methodNames,
+  pyramidKv,
   rowBytes,
   snapKv,
   streamingLlm,
@@ -40,7 +43,13 @@ Deno.test("methods refuse settings out of their range, saying expected and found
   refuses(() => snapKv({ poolSize: -1 }), "poolSize");
   refuses(() => snapKv({ window: 1e9 }), "window");
   refuses(() => streamingLlm({ sinks: -1 }), "sinks to be an integer of at least 0 but found -1");
-  refuses(() => methodByName("chunk_kv"), 'full, streaming_llm, snapkv, chunkkv but found "chunk');
+  refuses(() => pyramidKv({ poolSize: 4 }), "poolSize to be odd but found 4");
+  refuses(() => layerBudget(h2o(), 0, 9, 0, 1), "budget");
+  refuses(
+    () => layerBudget(pyramidKv(), 9, 9, 2, 2),
+    "layer to be an integer from 0 to 1 but found 2",
+  );
+  refuses(() => methodByName("chunk_kv"), 'snapkv, chunkkv, h2o, pyramidkv but found "chunk');
   refuses(() => methodByName("toString"), "method");
 });
 
@@ -96,6 +105,11 @@ Deno.test("packParams() puts each setting into its field", () => {
   const snap = packParams(snapKv({ window: 8, poolSize: 7 }), 1);
   assertEquals(readField(PARAMS, snap, "window"), 8);
   assertEquals(readField(PARAMS, snap, "pool_size"), 7);
+  const pyramid = packParams(methodByName("pyramidkv", { window: 8, poolSize: 7 }), 1);
+  assertEquals(readField(PARAMS, pyramid, "method"), METHODS.pyramidkv);
+  assertEquals(readField(PARAMS, pyramid, "window"), 8);
+  assertEquals(readField(PARAMS, pyramid, "pool_size"), 7);
+  assertEquals(readField(PARAMS, packParams(methodByName("h2o"), 1), "method"), METHODS.h2o);
   for (const scale of [-1, NaN, Infinity]) {
     refuses(() => packParams(method, 6, { scale }), "scale to be a finite number");
     refuses(() => packParams(method, 6, { logitSoftcap: scale }), "logitSoftcap");

@@ -34,6 +34,18 @@ export interface GoldenCase {
   };
 }
 
+/** Queries of all tokens, and the scores of kvpress's ObservedAttentionPress. */
+export interface ObservedCase {
+  id: string;
+  batch: number;
+  q_heads: number;
+  kv_heads: number;
+  group: number;
+  head_dim: number;
+  n: number;
+  tensors: Record<"q_full" | "k" | "scores", TensorInfo>;
+}
+
 /** The manifest. */
 export interface Manifest {
   format: string;
@@ -41,7 +53,7 @@ export interface Manifest {
   bin_bytes: number;
   bin_sha256: string;
   cases: GoldenCase[];
-  observed_attention: unknown[];
+  observed_attention: ObservedCase[];
 }
 
 /** A folder's contents. */

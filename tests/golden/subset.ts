@@ -24,7 +24,7 @@ const IDS = [
 ];
 
 /** Tensors that no test reads. */
-const UNUSED = new Set(["chunk_scores", "k_out"]);
+const UNUSED = new Set(["chunk_scores", "k_out", "kept_sorted"]);
 
 if (import.meta.main) {
   const [folder] = Deno.args;
@@ -35,9 +35,7 @@ if (import.meta.main) {
   const { manifest, bin } = readFolder(folder);
   const pieces: Uint8Array[] = [];
   let bytes = 0;
-  const cases = IDS.map((id) => {
-    const found = manifest.cases.find((one) => one.id === id);
-    if (!found) throw new Error(`Expected a case ${id} in ${folder} but found none`);
+  const take = <Case extends { tensors: Record<string, TensorInfo> }>(found: Case): Case => {
     const tensors: Record<string, TensorInfo> = {};
     for (const [name, info] of Object.entries(found.tensors)) {
       if (UNUSED.has(name)) continue;
@@ -47,7 +45,13 @@ if (import.meta.main) {
       bytes += info.bytes + padding;
     }
     return { ...found, tensors };
+  };
+  const cases = IDS.map((id) => {
+    const found = manifest.cases.find((one) => one.id === id);
+    if (!found) throw new Error(`Expected a case ${id} in ${folder} but found none`);
+    return take(found);
   });
+  const observed = manifest.observed_attention.map(take);
   const out = new Uint8Array(bytes);
   let offset = 0;
   for (const piece of pieces) {
@@ -59,7 +63,7 @@ if (import.meta.main) {
     bin_bytes: bytes,
     bin_sha256: sha256(out),
     cases,
-    observed_attention: [],
+    observed_attention: observed,
   };
   const data = new URL("data/", import.meta.url);
   Deno.mkdirSync(data, { recursive: true });

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { chunkKv, ChunkKvError, type ChunkKvErrorCode, Kept } from "chunkkv";
+import { chunkKv, ChunkKvError, type ChunkKvErrorCode, Kept, pyramidKv } from "chunkkv";
 import { OutOfBlocksError, type PagedCompactOptions } from "chunkkv/paged";
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { assertSameBytes } from "../bytes.ts";
@@ -67,6 +67,9 @@ Deno.test("what fails changes nothing", async () => {
     ChunkKvError,
   );
   assertEquals(error.code, "numeric");
+  assertEquals(snapshot(cache, sequence), before);
+  const pyramid = () => sequence.compact({ queries, method: pyramidKv(), budget: 8 });
+  assertEquals(assertThrows(pyramid, ChunkKvError, "pyramidkv").code, "unsupported");
   assertEquals(snapshot(cache, sequence), before);
   using empty = cache.createSequence();
   assertThrows(() => empty.compact({ kept: bothLayers() }), ChunkKvError, "tokens to compact");

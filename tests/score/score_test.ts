@@ -3,7 +3,16 @@
  *
  * @module
  */
-import { chunkKv, Compressor, type Isa, type Method, type Scores, snapKv } from "chunkkv";
+import {
+  chunkKv,
+  Compressor,
+  h2o,
+  type Isa,
+  type Method,
+  pyramidKv,
+  type Scores,
+  snapKv,
+} from "chunkkv";
 import { assertAlmostEquals, assertEquals } from "@std/assert";
 import fc from "fast-check";
 import {
@@ -14,7 +23,14 @@ import {
   makeAttention,
 } from "../arbitraries.ts";
 import { assertSameBytes } from "../bytes.ts";
-import { attentionMass, chunkScores, type Mass, pooledScores, summedScores } from "../oracle.ts";
+import {
+  accumulatedMass,
+  attentionMass,
+  chunkScores,
+  type Mass,
+  pooledScores,
+  summedScores,
+} from "../oracle.ts";
 import { scoreTolerance, SMALLEST_WEIGHT } from "../tolerances.ts";
 
 const RUNS = 60;
@@ -78,10 +94,12 @@ for (const isa of ISAS_HERE) {
         const score = (method: Method) =>
           compressor.score({ queries, keys: keys.view, method, scale, logitSoftcap });
         checkScores(one, isa, score(chunkKv({ window })), masses, (mass) => [summedScores(mass)]);
-        checkScores(one, isa, score(snapKv({ window, poolSize })), masses, (mass, b) => {
-          const rows = one.group * Math.min(window, one.kvLens[b]!);
-          return pooledScores(mass, rows, poolSize);
-        });
+        for (const snap of [snapKv, pyramidKv]) {
+          checkScores(one, isa, score(snap({ window, poolSize })), masses, (mass, b) => {
+            const rows = one.group * Math.min(window, one.kvLens[b]!);
+            return pooledScores(mass, rows, poolSize);
+          });
+        }
       }),
       { numRuns: RUNS },
     );
@@ -113,6 +131,25 @@ for (const isa of ISAS_HERE) {
     const { queries, keys } = attention;
     const scores = compressor.score({ queries, keys: keys.view, method });
     checkScores(one, isa, scores, masses, (mass) => [summedScores(mass)]);
+  });
+
+  Deno.test(`score() of h2o is the attention of all rows on ${isa}`, () => {
+    fc.assert(
+      // From a few rows of long sequences to more rows than a sequence has tokens, and than 64.
+      fc.property(anyAttention, fc.integer({ min: 1, max: 150 }), (any, window) => {
+        const one = { ...any, window, withLogSumExp: false };
+        const attention = makeAttention(one);
+        const { queries, keys, sequences } = attention;
+        const masses = sequences.map((sequence) => accumulatedMass(sequence, window, one));
+        using compressor = new Compressor({ isa, threads: one.threads });
+        const { scale, logitSoftcap } = one;
+        const options = { queries, keys: keys.view, method: h2o(), scale, logitSoftcap };
+        const scores = compressor.score(options);
+        assertEquals(scores.numHeads, one.numKvHeads);
+        checkScores(one, isa, scores, masses, ({ mass }) => mass);
+      }),
+      { numRuns: RUNS },
+    );
   });
 
   Deno.test(`score() gives the same bits with any number of threads on ${isa}`, () => {

@@ -3,11 +3,22 @@
  *
  * @module
  */
-import { chunkKv, ChunkKvError, Compressor, full, Scores, snapKv, streamingLlm } from "chunkkv";
+import {
+  chunkKv,
+  ChunkKvError,
+  Compressor,
+  full,
+  h2o,
+  layerBudget,
+  pyramidKv,
+  Scores,
+  snapKv,
+  streamingLlm,
+} from "chunkkv";
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { anyAttention, anyKvLens, makeAttention } from "../arbitraries.ts";
-import { selectChunks, selectSinks, selectTokens } from "../oracle.ts";
+import { pyramidLine, selectChunks, selectHeavy, selectSinks, selectTokens } from "../oracle.ts";
 import { random } from "../random.ts";
 
 const RUNS = 200;
@@ -82,17 +93,76 @@ Deno.test("select() keeps snapkv's tokens of each head", () => {
     fc.property(anySelection, (one) => {
       const scores = makeScores(one.kvLens, one.numHeads, one);
       using compressor = new Compressor({ threads: one.threads });
-      const method = snapKv({ window: one.window });
-      const kept = compressor.select({ scores, method, budget: one.budget });
+      for (const method of [snapKv({ window: one.window }), pyramidKv({ window: one.window })]) {
+        const kept = compressor.select({ scores, method, budget: one.budget });
+        assertEquals(kept.numHeads, one.numHeads);
+        one.kvLens.forEach((tokens, b) => {
+          for (let head = 0; head < one.numHeads; head++) {
+            const expected = selectTokens(scores.at(b, head), tokens, one.budget, one.window);
+            assertEquals([...kept.at(b, head)], expected, `sequence ${b}, head ${head}`);
+          }
+        });
+      }
+    }),
+    { numRuns: RUNS },
+  );
+});
+
+Deno.test("select() keeps h2o's heavy hitters of each head and as many newest tokens", () => {
+  fc.assert(
+    fc.property(anySelection, (one) => {
+      const scores = makeScores(one.kvLens, one.numHeads, one);
+      using compressor = new Compressor({ threads: one.threads });
+      const kept = compressor.select({ scores, method: h2o(), budget: one.budget });
       assertEquals(kept.numHeads, one.numHeads);
       one.kvLens.forEach((tokens, b) => {
         for (let head = 0; head < one.numHeads; head++) {
-          const expected = selectTokens(scores.at(b, head), tokens, one.budget, one.window);
+          const expected = selectHeavy(scores.at(b, head), tokens, one.budget);
           assertEquals([...kept.at(b, head)], expected, `sequence ${b}, head ${head}`);
         }
       });
     }),
     { numRuns: RUNS },
+  );
+});
+
+Deno.test("NaN anywhere in the scores of h2o is found", () => {
+  using compressor = new Compressor({ threads: 1 });
+  for (const at of [0, 50, 99]) {
+    const scores = new Scores(1, 2, 100);
+    scores.data[100 + at] = NaN;
+    const run = () => compressor.select({ scores, method: h2o(), budget: 10 });
+    assertEquals(assertThrows(run, ChunkKvError, "head 1").code, "numeric");
+  }
+});
+
+Deno.test("layerBudget() of pyramidkv falls along the published line, with the budget as mean", () => {
+  const anyPyramid = fc.record({
+    tokens: fc.integer({ min: 0, max: 5000 }),
+    budget: fc.oneof(fc.integer({ min: 1, max: 100 }), fc.integer({ min: 1, max: 5200 })),
+    window: fc.integer({ min: 1, max: 64 }),
+    numLayers: fc.integer({ min: 1, max: 40 }),
+  });
+  fc.assert(
+    fc.property(anyPyramid, (one) => {
+      const { tokens, budget, window, numLayers } = one;
+      const budgets = Array.from(
+        { length: numLayers },
+        (_, layer) => layerBudget(pyramidKv({ window }), budget, tokens, layer, numLayers),
+      );
+      assertEquals(budgets.reduce((a, b) => a + b), numLayers * budget);
+      budgets.forEach((found, layer) => {
+        const line = pyramidLine(one, layer, numLayers);
+        assert(
+          Math.abs(found - line) < 1,
+          `Expected about ${line} in layer ${layer}, not ${found}`,
+        );
+        assert(layer === 0 || found <= budgets[layer - 1]!, "budgets rise");
+        assert(found >= Math.min(window, budget) && (found <= tokens || found === budget), "range");
+        assertEquals(layerBudget(snapKv({ window }), budget, tokens, layer, numLayers), budget);
+      });
+    }),
+    { numRuns: 500 },
   );
 });
 

@@ -60,10 +60,10 @@ typedef struct ckv_llama_context_params {
   int32_t key_type;          // ckv_dtype
   int32_t value_type;        // ckv_dtype
   int32_t num_sequences;
-  int32_t flash_attention;      // 0: off; then nothing can be compressed
-  int32_t full_sliding_window;  // 1: sliding-window layers keep all cells, so positions can shift
-  int32_t isa;                  // ckv_isa of the compression
-  int32_t reserved;
+  int32_t flash_attention;       // 0: off; then nothing can be compressed
+  int32_t full_sliding_window;   // 1: sliding-window layers keep all cells, so positions can shift
+  int32_t isa;                   // ckv_isa of the compression
+  int32_t accumulate_attention;  // 1: adds up the attention of all queries, which h2o chooses by
 } ckv_llama_context_params;
 
 typedef struct ckv_llama_context_info {
@@ -91,8 +91,8 @@ typedef struct ckv_llama_sampler_params {
 
 typedef struct ckv_llama_report {
   uint32_t struct_size;
-  int32_t before;  // tokens in the cache
-  int32_t after;
+  int32_t before;       // tokens in the cache
+  int32_t after;        // of the largest layer
   int32_t num_layers;   // whose cache became shorter
   int32_t num_sliding;  // layers with a sliding window, left as they were
   int32_t max_heads;    // index sets per layer
@@ -211,6 +211,17 @@ CKV_LLAMA_API ckv_status ckv_llama_state_set(ckv_llama_context *context, int32_t
                                              const uint8_t *data, int64_t size,
                                              const int32_t *tokens, int32_t num_tokens);
 
+// The attention that each cached token has got from all queries so far, of a context with
+// accumulate_attention: i32 magic "CKVA", tokens, layers, 0, then of each layer without a sliding
+// window i32 number, i32 kv heads, f64 [kv heads][tokens]; tokens by position, sums over the queries
+// and a kv head's query heads. It goes with the engine's state: set it after that. Sizes are -status on
+// failure: CKV_ERROR_INVALID_ARGUMENT if queries are missing in it, and why.
+CKV_LLAMA_API int64_t ckv_llama_attention_size(ckv_llama_context *context, int32_t sequence);
+CKV_LLAMA_API int64_t ckv_llama_attention_get(ckv_llama_context *context, int32_t sequence,
+                                              uint8_t *data, int64_t size);
+CKV_LLAMA_API ckv_status ckv_llama_attention_set(ckv_llama_context *context, int32_t sequence,
+                                                 const uint8_t *data, int64_t size);
+
 // ---- Decoding -----------------------------------------------------------------------------------
 
 // A prompt goes in by steps of at most batch_size tokens. Either all of it gets in, or a failed or
@@ -239,7 +250,12 @@ CKV_LLAMA_API ckv_status ckv_llama_generate_step(ckv_llama_context *context, int
 
 // Keeps params->budget tokens of the sequence, or the fraction `keep` if that budget is 0. params'
 // scale and logit_softcap are the model's own. On failure the sequence is as it was, unless the
-// error text says that it was lost.
+// error text says that it was lost. Index sets: chunkkv and streaming_llm one per layer; snapkv,
+// pyramidkv and h2o one per kv head, as published.
+//
+// Layers share cells. With pyramidkv there are as many as the largest layer keeps; from the other
+// layers the surplus cells are hidden by masking them, graph by graph: that saves no memory, and costs
+// time in every decode call of the sequence. It needs the cache in host memory.
 CKV_LLAMA_API ckv_status ckv_llama_compress(ckv_llama_context *context, int32_t sequence,
                                             const ckv_params *params, double keep,
                                             ckv_llama_report *report);

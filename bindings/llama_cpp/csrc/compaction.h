@@ -13,6 +13,7 @@
 #include "kept.h"
 #include "places.h"
 #include "state_blob.h"
+#include "sums.h"
 
 #define CKVL_MAX_PLACES (1 + CKVL_MAX_DEVICES)
 
@@ -26,6 +27,8 @@ typedef struct ckvl_compaction {
   // The engine's host has states on a device of its own, which another one would make void.
   bool keeps_device_states;
   ckvl_error *error;
+  const ckvl_sums *sums;  // what h2o chooses by; NULL: there are none
+  bool has_hidden;        // some layer has cells that are hidden from it
 
   ckvl_cells cells;     // of the global cache
   bool is_run;          // they lie side by side: rows are found without a list of them
@@ -37,6 +40,7 @@ typedef struct ckvl_compaction {
   uint8_t *sliding_blob;
   size_t sliding_bytes;
   ckvl_kept kept;
+  bool drops;    // some layer keeps fewer tokens than it has
   bool is_lost;  // commit failed half-way: the sequence is empty now
 } ckvl_compaction;
 
@@ -71,6 +75,35 @@ void ckvl_places_end(ckvl_compaction *c);
 
 // True if some layer is not in host memory.
 bool ckvl_is_on_device(const ckvl_compaction *c);
+
+// Selection where layers have or keep tokens of their own number, or have sums to choose by: in host
+// memory. Fills in c->kept, its lens too, and c->drops.
+bool ckvl_selects_own(const ckvl_compaction *c, const ckv_params *params);
+ckv_status ckvl_select_own(ckvl_compaction *c, const ckv_params *params, float *scores);
+
+// A layer's attention queries, the newest `window` of those captured, at `data`.
+ckv_query_view ckvl_queries_view(const ckvl_layer *layer, int32_t window, int32_t device,
+                                 const char *data);
+
+// Keys or values of a layer in host memory, one cell per block.
+ckv_kv_view ckvl_listed_view(const ckvl_compaction *c, const ckvl_layer *layer,
+                             const struct ggml_tensor *rows, int32_t head_dim, const int32_t *cell,
+                             int32_t count);
+
+// Moves the kept rows of a layer in host memory whose sets are shorter than others', and hides its other
+// cells.
+ckv_status ckvl_gather_short(const ckvl_compaction *c, int32_t l);
+
+// The tokens that a layer has of the sequence's: all, but for those in cells hidden from it.
+typedef struct ckvl_own_tokens {
+  int32_t count;
+  int32_t *place;       // [count] which of the sequence's tokens, rising; NULL: all
+  const int32_t *cell;  // [count]
+} ckvl_own_tokens;
+
+ckv_status ckvl_own_tokens_find(const ckvl_compaction *c, const ckvl_layer *layer,
+                                ckvl_own_tokens *own);
+void ckvl_own_tokens_free(ckvl_own_tokens *own);
 
 // Moving rows. begin gets all memory that it needs, and changes nothing; gather moves the kept rows of
 // every layer into the cells of the sequence's first positions.

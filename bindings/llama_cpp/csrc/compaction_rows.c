@@ -131,6 +131,7 @@ static ckv_status put_sets(ckvl_compaction *c, int32_t p, sets *s) {
 static ckv_status gather_layer(ckvl_compaction *c, int32_t l, const sets *s) {
   const ckvl_layer *layer = c->global.data[l];
   ckv_context *ckv = c->places[c->place[l]].ckv;
+  if (c->kept.lens[l] < c->kept.len) return ckvl_gather_short(c, l);
   const ckv_kept kept = {
       .struct_size = sizeof kept,
       .batch = 1,

@@ -20,8 +20,8 @@ static size_t query_row_bytes(const ckvl_layer *layer) {
   return sizeof(float) * (size_t)layer->key_dim * (size_t)layer->num_q_heads;
 }
 
-static ckv_query_view queries_view(const ckvl_layer *layer, int32_t window, int32_t device,
-                                   const char *data) {
+ckv_query_view ckvl_queries_view(const ckvl_layer *layer, int32_t window, int32_t device,
+                                 const char *data) {
   const int64_t row = (int64_t)query_row_bytes(layer);
   return (ckv_query_view){
       .struct_size = sizeof(ckv_query_view),
@@ -51,7 +51,7 @@ static ckv_status score_layer(ckvl_compaction *c, const ckv_params *params, int3
     if (status) return status;
     rows = s->queries;
   }
-  const ckv_query_view queries = queries_view(layer, params->window, place->device, rows);
+  const ckv_query_view queries = ckvl_queries_view(layer, params->window, place->device, rows);
   const ckv_kv_view keys = ckvl_rows_view(c, l, layer->keys, layer->key_dim);
   return ckv_score(place->ckv, params, &queries, &keys, scores);
 }
@@ -86,7 +86,26 @@ static ckv_status select_layer(ckvl_compaction *c, const ckv_params *params, int
 
 static ckv_status check_params(ckvl_compaction *c, const ckv_params *params) {
   const int32_t n = c->cells.count;
-  const bool scores = ckv_score_heads(params, 1) > 0;
+  const bool sums_up = params->method == CKV_METHOD_H2O;
+  const bool scores = ckv_score_heads(params, 1) > 0 && !sums_up;
+  if (sums_up && (!c->sums || c->sums->status)) {
+    if (c->sums) *c->error = c->sums->reason;
+    return c->sums ? c->sums->status
+                   : ckvl_fail(c->error, CKV_ERROR_INVALID_ARGUMENT,
+                               "Expected a context that adds up attention, which h2o chooses by, "
+                               "but found one that does not: make it with accumulate_attention");
+  }
+  if (ckvl_selects_own(c, params) && ckvl_is_on_device(c)) {
+    return ckvl_fail(c->error, CKV_ERROR_UNSUPPORTED,
+                     "Expected the KV cache in host memory for %s but found layers on a device",
+                     ckv_method_name(params->method));
+  }
+  if (params->layer_reuse > 1 && ckvl_selects_own(c, params)) {
+    return ckvl_fail(c->error, CKV_ERROR_UNSUPPORTED,
+                     "Expected layers that choose for themselves, as with and after pyramidkv and "
+                     "with h2o, but found layer_reuse %d",
+                     params->layer_reuse);
+  }
   if (scores && params->window > n) {
     return ckvl_fail(c->error, CKV_ERROR_INVALID_ARGUMENT,
                      "Expected a window of at most the sequence's %d tokens but found %d", n,
@@ -221,17 +240,27 @@ ckv_status ckvl_compaction_select(ckvl_compaction *c, const ckv_params *params) 
   const size_t score_bytes = sizeof(float) * (size_t)score_heads * (size_t)c->cells.count;
   const selection host = {.scores = malloc(score_bytes + sizeof(float)),
                           .indices = c->kept.indices,
-                          .lens = malloc(sizeof(int32_t) * (size_t)c->global.count)};
-  status = host.scores && host.lens ? select_all(c, params, score_bytes, &host)
-                                    : ckvl_fail_memory(c->error, score_bytes);
-  if (!status) status = ckvl_kept_level(&c->kept, host.lens, c->cells.count, c->error);
+                          .lens = c->kept.lens};
+  if (!host.scores) {
+    status = ckvl_fail_memory(c->error, score_bytes);
+  } else if (ckvl_selects_own(c, params)) {
+    status = ckvl_select_own(c, params, host.scores);
+  } else {
+    status = select_all(c, params, score_bytes, &host);
+    if (!status) status = ckvl_kept_level(&c->kept, c->cells.count, c->error);
+    c->drops = c->kept.len < c->cells.count;
+  }
   if (!status) status = ckvl_kept_check(&c->kept, c->cells.count, c->error);
   free(host.scores);
-  free(host.lens);
   return status;
 }
 
 ckv_status ckvl_compaction_use(ckvl_compaction *c, ckvl_kept *kept) {
+  if (c->has_hidden) {
+    return ckvl_fail(c->error, CKV_ERROR_UNSUPPORTED,
+                     "Expected layers with the same tokens, for indices that count them, but found "
+                     "different ones after pyramidkv");
+  }
   if (kept->num_layers != c->global.count) {
     return ckvl_fail(c->error, CKV_ERROR_INVALID_ARGUMENT,
                      "Expected indices for the %d global layers but found them for %d",
@@ -250,6 +279,7 @@ ckv_status ckvl_compaction_use(ckvl_compaction *c, ckvl_kept *kept) {
   if (status) return status;
   ckvl_kept_free(&c->kept);
   c->kept = *kept;
+  c->drops = kept->len < c->cells.count;
   *kept = (ckvl_kept){0};
   return CKV_OK;
 }

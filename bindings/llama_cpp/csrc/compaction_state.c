@@ -61,8 +61,9 @@ ckv_status ckvl_state_swap_begin(const ckvl_compaction *c, ckvl_state_swap *swap
   swap->blob = malloc(swap->bytes);
   swap->positions = malloc(sizeof *swap->positions * (size_t)c->kept.len);
   if (!swap->blob || !swap->positions) return ckvl_fail_memory(c->error, swap->bytes);
+  const int32_t tail = ckvl_kept_tail(&c->kept, c->cells.count);
   for (int32_t i = 0; i < c->kept.len; i++) {
-    swap->positions[i] = c->cells.pos[ckvl_kept_oldest(&c->kept, i)];
+    swap->positions[i] = c->cells.pos[ckvl_kept_oldest(&c->kept, i, tail)];
   }
   return CKV_OK;
 }

@@ -60,6 +60,8 @@ static ckv_status prepare(ckv_llama_context *context, int32_t s, int32_t window,
       .ckv = context->ckv,
       .devices = &context->devices,
       .error = &context->error,
+      .sums = context->accumulates ? &sequence->sums : NULL,
+      .has_hidden = sequence->has_hidden,
   };
   status = ckvl_compaction_prepare(c);
   report->before = report->after = c->cells.count;
@@ -88,6 +90,11 @@ static ckv_status commit(ckv_llama_context *context, int32_t s, ckvl_compaction 
     if (sequence->compacted_end < end) sequence->compacted_end = end;
   }
   ckvl_capture_forget_cells(&sequence->capture);
+  ckvl_sums_gather(&sequence->sums, &c->kept, c->cells.count);
+  sequence->has_hidden = false;
+  for (int32_t l = 0; l < c->kept.num_layers; l++) {
+    if (c->kept.lens[l] < c->kept.len) sequence->has_hidden = true;
+  }
   sequence->windows_cut = sequence->windows_cut || c->sliding.count > 0;
   report->compact_ms = now_ms() - start;
   report->after = c->kept.len;
@@ -126,10 +133,10 @@ static ckv_status compress(ckv_llama_context *context, int32_t s, const ckv_para
   ckv_status status = resolve_budget(context, &params, keep, 1);
   if (status) return status;
   params.budget = given->budget;
-  const int32_t window =
-      params.window < 1 || params.window > CKVL_WINDOW || ckv_score_heads(&params, 1) == 0
-          ? 1
-          : params.window;
+  const int32_t window = params.window < 1 || params.window > CKVL_WINDOW ||
+                                 params.method == CKV_METHOD_H2O || ckv_score_heads(&params, 1) == 0
+                             ? 1
+                             : params.window;
   // A window longer than the sequence is an error of the params, found below.
   const int32_t tokens = context->sequences[s].num_tokens;
   status = prepare(context, s, window < tokens || tokens < 1 ? window : tokens, c, report);
@@ -138,7 +145,7 @@ static ckv_status compress(ckv_llama_context *context, int32_t s, const ckv_para
   if (!status) status = ckvl_compaction_select(c, &params);
   if (status) return status;
   report->select_ms = now_ms() - start;
-  if (c->kept.len < c->cells.count) status = commit(context, s, c, report);
+  if (c->drops) status = commit(context, s, c, report);
   if (!status) keep_result(context, c, report);
   return status;
 }
@@ -166,7 +173,10 @@ static ckv_status copy_indices(ckv_llama_context *context, int32_t num_layers, i
   const ckv_status status = ckvl_kept_init(kept, num_layers, num_heads, num_kept, &context->error);
   if (status) return status;
   kept->len = num_kept;
-  for (int32_t l = 0; l < num_layers; l++) kept->heads[l] = num_heads;
+  for (int32_t l = 0; l < num_layers; l++) {
+    kept->heads[l] = num_heads;
+    kept->lens[l] = num_kept;
+  }
   memcpy(kept->indices, indices,
          sizeof *indices * (size_t)num_layers * (size_t)num_heads * (size_t)num_kept);
   return CKV_OK;
@@ -201,8 +211,9 @@ int32_t ckv_llama_kept(ckv_llama_context *context, int32_t layer, int32_t head, 
   const ckvl_kept *kept = &context->kept;
   if (layer < 0 || layer >= kept->num_layers || head < 0 || head >= kept->heads[layer]) return -1;
   *number = kept->layer[layer];
-  const int32_t count = kept->len < capacity ? kept->len : capacity;
+  const int32_t len = kept->lens[layer];
+  const int32_t count = len < capacity ? len : capacity;
   const int32_t *set = ckvl_kept_indices(kept, layer) + (size_t)head * (size_t)kept->capacity;
   if (count > 0) memcpy(indices, set, sizeof *indices * (size_t)count);
-  return kept->len;
+  return len;
 }

@@ -27,6 +27,7 @@ static void tear_down(ckv_llama_context *context) {
   ckvl_worker_pool_free(&context->workers);
   for (int32_t s = 0; context->sequences && s < context->num_sequences; s++) {
     ckvl_capture_free(&context->sequences[s].capture);
+    ckvl_sums_free(&context->sequences[s].sums);
     free(context->sequences[s].tokens);
     free(context->sequences[s].logits);
   }
@@ -34,6 +35,9 @@ static void tear_down(ckv_llama_context *context) {
   ckvl_devices_free(&context->devices);
   ckvl_kept_free(&context->kept);
   free(context->prefill.sliding_blob);
+  ckvl_sums_free(&context->prefill.sums);
+  ckvl_accumulator_free(&context->accumulator);
+  ckvl_hiding_free(&context->hiding);
   free(context->sequences);
   free(context->positions);
   free(context->owner_counts);
@@ -82,8 +86,7 @@ static enum ggml_type ggml_type_of(int32_t dtype) {
 
 static ckv_status check_params(ckv_llama_context *context, const ckv_llama_context_params *p) {
   ckvl_error *error = &context->error;
-  if (!p || p->struct_size != sizeof *p || p->reserved != 0 || context->ctx ||
-      !context->model->model) {
+  if (!p || p->struct_size != sizeof *p || context->ctx || !context->model->model) {
     return ckvl_fail(
         error, CKV_ERROR_INVALID_ARGUMENT,
         "Expected params of %zu bytes for a context that is not yet initialised, and a "
@@ -204,6 +207,10 @@ ckv_status ckv_llama_context_init(ckv_llama_context *context,
   } else {
     context->memory = context->model->engine->api.llama_get_memory(context->ctx);
     context->flash_attention = params->flash_attention != 0;
+    context->accumulates = params->accumulate_attention != 0;
+    context->accumulator =
+        (ckvl_accumulator){.api = &context->model->engine->api, .ckv = context->ckv};
+    context->hiding.api = &context->model->engine->api;
     ckvl_worker_pool_attach(&context->workers, &context->model->engine->host, context->ctx,
                             ckv_context_num_threads(context->ckv));
     find_limits(context, params);

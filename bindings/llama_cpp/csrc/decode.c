@@ -13,6 +13,7 @@ void ckvl_sequence_truncate(ckvl_sequence *sequence, llama_pos from) {
   sequence->next = from;
   sequence->has_logits = false;
   if (sequence->compacted_end > from) sequence->compacted_end = from;
+  ckvl_sums_void(&sequence->sums, "found that newest tokens were removed, which had paid some");
   ckvl_capture_rewind(&sequence->capture, from);
 }
 
@@ -23,6 +24,8 @@ void ckvl_sequence_clear(ckvl_sequence *sequence) {
   sequence->shift_pending = false;
   sequence->windows_cut = false;
   sequence->compacted_end = 0;
+  sequence->has_hidden = false;
+  ckvl_sums_reset(&sequence->sums);
   ckvl_capture_forget(&sequence->capture);
 }
 
@@ -99,18 +102,30 @@ ckv_status ckvl_decode(ckv_llama_context *context, int32_t s, const int32_t *tok
   const ckv_status status = reserve(context, sequence, num_tokens, want_logits);
   if (status) return status;
   const llama_pos end = sequence->next + num_tokens;
+  const bool accumulates =
+      context->accumulates && !context->is_refreshing && !sequence->sums.status;
+  // Where attention is added up, the newest token's mask tells which cells it went to.
+  if (accumulates && capture_from > end - 1) capture_from = end - 1;
   ckvl_capture *capture = end > capture_from ? &sequence->capture : NULL;
   const ckvl_run run = {
       .seq = s, .end = num_tokens, .batch_tokens = num_tokens, .first = sequence->next};
   if (capture) ckvl_capture_begin(capture, &run, capture_from);
   context->recording = capture;
+  if (accumulates) ckvl_accumulator_begin(&context->accumulator);
+  if (sequence->has_hidden) ckvl_hiding_begin(&context->hiding);
   const int32_t result = run_engine(context, s, tokens, num_tokens, want_logits);
   context->recording = NULL;
-  if (capture) ckvl_capture_end(capture, end, result == 0);
-  if (result != 0) {
+  context->accumulator.is_on = false;
+  const ckv_status hidden = ckvl_hiding_end(&context->hiding, &context->error);
+  if (capture) ckvl_capture_end(capture, end, result == 0 && !hidden);
+  if (result != 0 || hidden) {
     // What was decoded before the failure goes again.
     engine->api.llama_memory_seq_rm(context->memory, s, sequence->next, -1);
-    return fail_decode(context, result, num_tokens);
+    return result != 0 ? fail_decode(context, result, num_tokens) : hidden;
+  }
+  if (accumulates) {
+    ckvl_accumulator_end(&context->accumulator, context->ctx, s, capture, num_tokens,
+                         &sequence->sums);
   }
   memcpy(sequence->tokens + sequence->num_tokens, tokens, sizeof *tokens * (size_t)num_tokens);
   sequence->num_tokens += num_tokens;
@@ -183,6 +198,10 @@ ckv_status ckvl_refresh_window(ckv_llama_context *context, int32_t s, int32_t ro
   memcpy(again, sequence->tokens + sequence->num_tokens - rows, sizeof *again * (size_t)rows);
   const llama_pos end = sequence->next;
   const bool had_logits = sequence->has_logits;
+  // What these tokens have paid is in the sums already.
+  ckvl_sums sums = sequence->sums;
+  sequence->sums = (ckvl_sums){0};
+  context->is_refreshing = true;
   context->model->engine->api.llama_memory_seq_rm(context->memory, s, end - rows, -1);
   ckvl_sequence_truncate(sequence, end - rows);
   for (int32_t done = 0; done < rows && !status;) {
@@ -192,6 +211,10 @@ ckv_status ckvl_refresh_window(ckv_llama_context *context, int32_t s, int32_t ro
     status = ckvl_decode(context, s, again + done, step, end - rows, is_last && had_logits);
     done += step;
   }
+  context->is_refreshing = false;
+  if (status) ckvl_sums_void(&sums, "found that newest tokens were lost");
+  ckvl_sums_free(&sequence->sums);
+  sequence->sums = sums;
   if (!status) return CKV_OK;
   const ckvl_error cause = context->error;
   return ckvl_fail(&context->error, status, "The newest %d tokens were lost: %.900s",

@@ -7,15 +7,14 @@
 #include "eval_hook.h"
 
 bool ckvl_on_node(struct ggml_tensor *node, bool ask, void *user_data) {
-  ckvl_capture *capture = ((ckv_llama_context *)user_data)->recording;
-  return capture ? ckvl_capture_node(node, ask, capture) : !ask;
+  return ckvl_watch_node(user_data, node, ask);
 }
 
 void ckvl_hook_set(ckv_llama_context *context) {
   const ggml_backend_sched_t scheduler = atomic_load(&context->scheduler);
   if (!scheduler) return;
   context->model->engine->host.ggml_backend_sched_set_eval_callback(
-      scheduler, context->recording ? ckvl_on_node : NULL, context);
+      scheduler, ckvl_is_watching(context) ? ckvl_on_node : NULL, context);
 }
 
 #if defined(__linux__)

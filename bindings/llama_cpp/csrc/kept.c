@@ -11,8 +11,9 @@ ckv_status ckvl_kept_init(ckvl_kept *kept, int32_t num_layers, int32_t max_heads
   *kept = (ckvl_kept){.num_layers = num_layers, .max_heads = max_heads, .capacity = capacity};
   kept->layer = calloc(layers + 1, sizeof(int32_t));
   kept->heads = calloc(layers + 1, sizeof(int32_t));
+  kept->lens = calloc(layers + 1, sizeof(int32_t));
   kept->indices = malloc(bytes + 1);
-  if (kept->layer && kept->heads && kept->indices) return CKV_OK;
+  if (kept->layer && kept->heads && kept->lens && kept->indices) return CKV_OK;
   ckvl_kept_free(kept);
   return ckvl_fail_memory(error, bytes);
 }
@@ -20,6 +21,7 @@ ckv_status ckvl_kept_init(ckvl_kept *kept, int32_t num_layers, int32_t max_heads
 void ckvl_kept_free(ckvl_kept *kept) {
   free(kept->layer);
   free(kept->heads);
+  free(kept->lens);
   free(kept->indices);
   *kept = (ckvl_kept){0};
 }
@@ -40,21 +42,26 @@ static void lengthen(int32_t *indices, int32_t len, int32_t target, int32_t n, b
   }
 }
 
-ckv_status ckvl_kept_level(ckvl_kept *kept, const int32_t *lens, int32_t n, ckvl_error *error) {
-  bool level = true;
+void ckvl_kept_measure(ckvl_kept *kept) {
   kept->len = 0;
   for (int32_t l = 0; l < kept->num_layers; l++) {
-    level = level && lens[l] == lens[0];
-    if (lens[l] > kept->len) kept->len = lens[l];
+    if (kept->lens[l] > kept->len) kept->len = kept->lens[l];
   }
+}
+
+ckv_status ckvl_kept_level(ckvl_kept *kept, int32_t n, ckvl_error *error) {
+  bool level = true;
+  ckvl_kept_measure(kept);
+  for (int32_t l = 0; l < kept->num_layers; l++) level = level && kept->lens[l] == kept->len;
   if (level) return CKV_OK;
   bool *chosen = malloc(sizeof *chosen * (size_t)n);
   if (!chosen) return ckvl_fail_memory(error, sizeof *chosen * (size_t)n);
   for (int32_t l = 0; l < kept->num_layers; l++) {
-    for (int32_t h = 0; h < kept->heads[l] && lens[l] < kept->len; h++) {
+    for (int32_t h = 0; h < kept->heads[l] && kept->lens[l] < kept->len; h++) {
       int32_t *indices = ckvl_kept_indices(kept, l) + (size_t)h * (size_t)kept->capacity;
-      lengthen(indices, lens[l], kept->len, n, chosen);
+      lengthen(indices, kept->lens[l], kept->len, n, chosen);
     }
+    kept->lens[l] = kept->len;
   }
   free(chosen);
   return CKV_OK;
@@ -63,9 +70,10 @@ ckv_status ckvl_kept_level(ckvl_kept *kept, const int32_t *lens, int32_t n, ckvl
 int32_t ckvl_kept_tail(const ckvl_kept *kept, int32_t n) {
   int32_t tail = kept->len;
   for (int32_t l = 0; l < kept->num_layers; l++) {
+    if (kept->lens[l] < tail) tail = kept->lens[l];
     for (int32_t h = 0; h < kept->heads[l]; h++) {
       const int32_t *end =
-          ckvl_kept_indices(kept, l) + (size_t)h * (size_t)kept->capacity + kept->len;
+          ckvl_kept_indices(kept, l) + (size_t)h * (size_t)kept->capacity + kept->lens[l];
       int32_t common = 0;
       while (common < tail && end[-1 - common] == n - 1 - common) common++;
       tail = common;
@@ -74,10 +82,13 @@ int32_t ckvl_kept_tail(const ckvl_kept *kept, int32_t n) {
   return tail;
 }
 
-int32_t ckvl_kept_oldest(const ckvl_kept *kept, int32_t place) {
+int32_t ckvl_kept_oldest(const ckvl_kept *kept, int32_t place, int32_t tail) {
   int32_t oldest = INT32_MAX;
   for (int32_t l = 0; l < kept->num_layers; l++) {
-    const int32_t *indices = ckvl_kept_indices(kept, l) + place;
+    const bool in_tail = place >= kept->len - tail;
+    if (!in_tail && place >= kept->lens[l] - tail) continue;
+    const int32_t at = in_tail ? place - (kept->len - kept->lens[l]) : place;
+    const int32_t *indices = ckvl_kept_indices(kept, l) + at;
     for (int32_t h = 0; h < kept->heads[l]; h++, indices += kept->capacity) {
       if (*indices < oldest) oldest = *indices;
     }
@@ -93,7 +104,7 @@ ckv_status ckvl_kept_check(const ckvl_kept *kept, int32_t n, ckvl_error *error) 
   for (int32_t l = 0; l < kept->num_layers; l++) {
     for (int32_t h = 0; h < kept->heads[l]; h++) {
       const int32_t *indices = ckvl_kept_indices(kept, l) + (size_t)h * (size_t)kept->capacity;
-      for (int32_t i = 0, previous = -1; i < kept->len; previous = indices[i++]) {
+      for (int32_t i = 0, previous = -1; i < kept->lens[l]; previous = indices[i++]) {
         if (indices[i] > previous && indices[i] < n) continue;
         return ckvl_fail(
             error, CKV_ERROR_INVALID_ARGUMENT,
@@ -101,10 +112,11 @@ ckv_status ckvl_kept_check(const ckvl_kept *kept, int32_t n, ckvl_error *error) 
             "after %d",
             kept->layer[l], n - 1, indices[i], previous);
       }
-      if (indices[kept->len - 1] != n - 1) {
+      if (kept->lens[l] < 1 || indices[kept->lens[l] - 1] != n - 1) {
         return ckvl_fail(error, CKV_ERROR_INVALID_ARGUMENT,
                          "Expected layer %d to keep the newest token, %d, but found %d as its last",
-                         kept->layer[l], n - 1, indices[kept->len - 1]);
+                         kept->layer[l], n - 1,
+                         kept->lens[l] < 1 ? -1 : indices[kept->lens[l] - 1]);
       }
     }
   }

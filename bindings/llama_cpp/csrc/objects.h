@@ -4,8 +4,10 @@
 
 #include <stdatomic.h>
 
+#include "accumulator.h"
 #include "bridge.h"
 #include "compaction.h"
+#include "hidden.h"
 #include "state_check.h"
 #include "worker_pool.h"
 
@@ -31,6 +33,8 @@ struct ckv_llama_model {
 // One sequence of a context.
 typedef struct ckvl_sequence {
   ckvl_capture capture;
+  ckvl_sums sums;   // of a context that adds up attention
+  bool has_hidden;  // some layer has cells that are hidden from it
   llama_pos next;   // position of the next token
   int32_t *tokens;  // the newest tokens, up to position next - 1, oldest first
   int32_t num_tokens, token_capacity;
@@ -54,6 +58,7 @@ typedef struct ckvl_prefill {
   bool had_logits;
   uint8_t *sliding_blob;  // the sliding-window part of the state before, NULL if not needed
   size_t sliding_bytes;
+  ckvl_sums sums;  // those of the sequence before
 } ckvl_prefill;
 
 struct ckv_llama_context {
@@ -72,6 +77,10 @@ struct ckv_llama_context {
   // The engine's scheduler, where this library sees it being told its callback; NULL: it does not.
   _Atomic(ggml_backend_sched_t) scheduler;
   struct ckv_llama_context *next_watched;
+  bool accumulates;    // attention is added up, but not while
+  bool is_refreshing;  // tokens are decoded again
+  ckvl_accumulator accumulator;
+  ckvl_hiding hiding;
   ckvl_kept kept;  // of the last compression
   // A batch's arrays, [batch_size].
   llama_pos *positions;
@@ -90,6 +99,10 @@ struct ckv_llama_sampler {
   llama_token *ends;             // tokens that are never picked
   int32_t num_ends;
 };
+
+// What the scheduler's eval callback does, and whether it has anything to do in this decode call.
+bool ckvl_watch_node(ckv_llama_context *context, struct ggml_tensor *node, bool ask);
+bool ckvl_is_watching(const ckv_llama_context *context);
 
 void ckvl_engine_retain(ckv_llama_engine *engine);
 void ckvl_model_retain(ckv_llama_model *model);

@@ -5,6 +5,7 @@
 
 static void finish(ckvl_prefill *prefill) {
   free(prefill->sliding_blob);
+  ckvl_sums_free(&prefill->sums);
   *prefill = (ckvl_prefill){.sequence = -1};
 }
 
@@ -47,6 +48,9 @@ ckv_status ckv_llama_prefill_begin(ckv_llama_context *context, int32_t s, int32_
       .had_logits = sequence->has_logits,
   };
   status = save_sliding(context, prefill);
+  if (!status && context->accumulates) {
+    status = ckvl_sums_copy(&sequence->sums, &prefill->sums, &context->error);
+  }
   if (status) finish(prefill);
   return ckvl_leave(context, status);
 }
@@ -71,6 +75,9 @@ static ckv_status undo(ckv_llama_context *context) {
     sequence->next = prefill->first;
     sequence->num_tokens = prefill->tokens_before;
     sequence->has_logits = prefill->had_logits;
+    ckvl_sums_free(&sequence->sums);
+    sequence->sums = prefill->sums;
+    prefill->sums = (ckvl_sums){0};
     if (sequence->capture.next > prefill->first) ckvl_capture_forget(&sequence->capture);
     if (prefill->sliding_blob) {
       ckvl_capture_forget_cells(&sequence->capture);

@@ -86,6 +86,7 @@ static ckv_status remove_positions(ckv_llama_context *context, int32_t s, int32_
               sizeof *sequence->tokens * (size_t)left);
       sequence->num_tokens = left;
     }
+    ckvl_sums_void(&sequence->sums, "found that tokens were removed, which had paid some");
     ckvl_capture_forget(&sequence->capture);
     return CKV_OK;
   }
@@ -118,9 +119,18 @@ static ckv_status copy(ckv_llama_context *context, int32_t from, int32_t to) {
     free(own_tokens);
     return ckvl_fail_memory(&context->error, sizeof(float) * vocab);
   }
+  ckvl_sums sums = {0};
+  const ckv_status status = ckvl_sums_copy(&source->sums, &sums, &context->error);
+  if (status) {
+    free(own_tokens);
+    free(own_logits);
+    return status;
+  }
   engine->api.llama_memory_seq_rm(context->memory, to, -1, -1);
   engine->host.llama_memory_seq_cp(context->memory, from, to, -1, -1);
   ckvl_sequence_clear(target);
+  target->sums = sums;
+  target->has_hidden = source->has_hidden;
   free(target->tokens);
   target->tokens = own_tokens;
   target->token_capacity = (int32_t)tokens + 1;

@@ -62,6 +62,10 @@ static ckv_status set_state(ckv_llama_context *context, int32_t s, const uint8_t
                      size, written, ckvl_log_text());
   }
   sequence->next = summary.next;
+  sequence->has_hidden = ckvl_state_has_hidden(data, size);
+  if (summary.next > 0) {
+    ckvl_sums_void(&sequence->sums, "found a restored state without that of its tokens");
+  }
   sequence->compacted_end = summary.compacted_end;
   sequence->windows_cut = context->model->engine->host.llama_model_n_swa(context->model->model) > 0;
   if (known) keep_tokens(sequence, known, num_tokens);

@@ -58,6 +58,13 @@ static void read_name(const char *name, const char *expected, const char *(*name
   refuse(name, expected, text);
 }
 
+// h2o needs the queries of whole prompts, pyramidkv cells hidden in every decode call: only the
+// library API offers them.
+static const char *method_name(int32_t method) {
+  return method == CKV_METHOD_H2O || method == CKV_METHOD_PYRAMIDKV ? NULL
+                                                                    : ckv_method_name(method);
+}
+
 static const char *level_name(int32_t level) {
   static const char *const names[] = {"silent", "warn", "info", "debug"};
   return level <= CKVP_DEBUG ? names[level] : NULL;
@@ -73,8 +80,9 @@ static void read_all(void) {
   ckvp_say_stats(variable("CHUNKKV_STATS"));
   read_keep();
   read_integer("CHUNKKV_BUDGET", 1, INT32_MAX, &settings.params.budget);
-  read_name("CHUNKKV_METHOD", "full, streaming_llm, snapkv or chunkkv", ckv_method_name,
-            &settings.params.method);
+  read_name("CHUNKKV_METHOD",
+            "full, streaming_llm, snapkv or chunkkv, which a preloaded library can do,",
+            method_name, &settings.params.method);
   read_integer("CHUNKKV_CHUNK_SIZE", 1, 1 << 20, &settings.params.chunk_size);
   read_integer("CHUNKKV_WINDOW", 1, 64, &settings.params.window);
   read_integer("CHUNKKV_REUSE", 1, 1024, &settings.params.layer_reuse);

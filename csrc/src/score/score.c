@@ -241,7 +241,7 @@ static void sum_tile(void *arg, int64_t index, int32_t thread) {
   const ckv_score_range *range = range_of_tile(j, index);
   const int64_t number = index - range->first_tile;
   const int32_t from = (int32_t)number * CKV_SCORE_TILE;
-  const int32_t left = range->kv_len - range->window - from;
+  const int32_t left = range->kv_len - (j->plan.all_tokens ? 0 : range->window) - from;
   if (left <= 0) return;
   j->kernels.rows->mass(range->weights + number * range->rows * CKV_SCORE_TILE,
                         range->row_ref + number * range->rows, range->rows,
@@ -264,13 +264,17 @@ static ckv_status run_wave(ckv_context *ctx, job *j) {
   return CKV_OK;
 }
 
-ckv_status ckv_score_mass(ckv_context *ctx, const ckv_params *params, const ckv_query_view *queries,
-                          const ckv_kv_view *keys, float *mass) {
+static ckv_status score(ckv_context *ctx, const ckv_params *params, const ckv_query_view *queries,
+                        const ckv_kv_view *keys, bool all_tokens, float *mass) {
   const ckv_score_kernels kernels = ckv_score_kernels_for(ctx->isa, keys->dtype, queries->dtype);
-  if (!kernels.rows) return ckv_score_mass_serial(ctx, params, queries, keys, mass);
+  if (!kernels.rows) return ckv_score_mass_serial(ctx, params, queries, keys, all_tokens, mass);
 
   const int32_t threads = ckv_thread_pool_size(ctx->pool);
-  job j = {.plan = {.queries = queries, .keys = keys, .kernels = kernels.rows, .threads = threads},
+  job j = {.plan = {.queries = queries,
+                    .keys = keys,
+                    .kernels = kernels.rows,
+                    .all_tokens = all_tokens,
+                    .threads = threads},
            .kernels = kernels,
            .mass = mass,
            .threads = threads,
@@ -292,4 +296,15 @@ ckv_status ckv_score_mass(ckv_context *ctx, const ckv_params *params, const ckv_
     if (fault != CKV_SCORE_NO_FAULT) return ckv_score_fault_status(ctx, queries, fault);
   }
   return CKV_OK;
+}
+
+ckv_status ckv_score_mass(ckv_context *ctx, const ckv_params *params, const ckv_query_view *queries,
+                          const ckv_kv_view *keys, float *mass) {
+  return score(ctx, params, queries, keys, false, mass);
+}
+
+ckv_status ckv_score_mass_of_all(ckv_context *ctx, const ckv_params *params,
+                                 const ckv_query_view *queries, const ckv_kv_view *keys,
+                                 float *mass) {
+  return score(ctx, params, queries, keys, true, mass);
 }

@@ -14,4 +14,10 @@
 ckv_status ckv_score_mass(ckv_context *ctx, const ckv_params *params, const ckv_query_view *queries,
                           const ckv_kv_view *keys, float *mass);
 
+// The same for all tokens t < n_b, those of the window included: row i of it sees those up to its
+// own. Queries have at most CKV_MAX_WINDOW rows and no log_sum_exp; no sequence is shorter.
+ckv_status ckv_score_mass_of_all(ckv_context *ctx, const ckv_params *params,
+                                 const ckv_query_view *queries, const ckv_kv_view *keys,
+                                 float *mass);
+
 #endif

@@ -16,6 +16,7 @@ typedef struct job {
   double scale;
   double softcap;
   int32_t group;
+  bool all_tokens;
   ckv_score_fault fault;
 } job;
 
@@ -121,12 +122,14 @@ static void take_row_norms(job *j, const problem *p, int32_t b, int32_t g) {
 }
 
 static void sum_mass(job *j, const problem *p, int32_t b, int32_t g, float *mass) {
-  const int32_t scored = ckv_kv_len(j->keys, b) - p->window;
+  const int32_t seen_by_all = ckv_kv_len(j->keys, b) - p->window;
+  const int32_t scored = j->all_tokens ? ckv_kv_len(j->keys, b) : seen_by_all;
   for (int32_t t = 0; t < scored; t++) {
     compute_logits(j, p, b, g, t);
     double sum = 0;
     for (int32_t r = 0; r < p->rows; r++) {
       const double s = p->logits[r];
+      if (t > seen_by_all + r % p->window) continue;
       if (!(s < INFINITY)) {
         ckv_score_fault_report(&j->fault, j->queries, b, g * j->group + r / p->window,
                                j->queries->window - p->window + r % p->window,
@@ -147,7 +150,7 @@ static void score_head(void *arg, int64_t index, int32_t thread) {
   const int32_t window = j->queries->window < kv_len ? j->queries->window : kv_len;
   float *mass = j->mass + index * j->keys->kv_len;
   memset(mass, 0, (size_t)j->keys->kv_len * sizeof *mass);
-  if (kv_len <= window) return;  // nothing to score
+  if (kv_len <= window && !(j->all_tokens && kv_len > 0)) return;  // nothing to score
   const problem p = problem_at(j->scratch + (size_t)thread * j->thread_bytes, j->group * window,
                                window, j->keys->head_dim);
   load_queries(j, &p, b, g);
@@ -161,8 +164,8 @@ static void score_head(void *arg, int64_t index, int32_t thread) {
 
 ckv_status ckv_score_mass_serial(ckv_context *ctx, const ckv_params *params,
                                  const ckv_query_view *queries, const ckv_kv_view *keys,
-                                 float *mass) {
-  job j = {.queries = queries, .keys = keys, .mass = mass};
+                                 bool all_tokens, float *mass) {
+  job j = {.queries = queries, .keys = keys, .mass = mass, .all_tokens = all_tokens};
   j.group = queries->num_q_heads / keys->num_kv_heads;
   j.scale = params->scale != 0 ? (double)params->scale : 1 / sqrt((double)keys->head_dim);
   j.softcap = (double)params->logit_softcap;

@@ -47,7 +47,7 @@ static ckv_score_range describe(const ckv_score_plan *plan) {
                            .first_row = plan->first_row};
   range.kv_len = ckv_kv_len(keys, range.b);
   range.window = plan->queries->window;
-  if (range.kv_len <= range.window) return range;
+  if (range.kv_len < range.window + (plan->all_tokens ? 0 : 1)) return range;
   const bool normed = plan->queries->log_sum_exp != NULL;
   const int32_t tokens = normed ? range.kv_len - range.window : range.kv_len;
   range.num_tiles = (tokens + CKV_SCORE_TILE - 1) / CKV_SCORE_TILE;

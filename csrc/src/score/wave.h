@@ -42,6 +42,7 @@ typedef struct ckv_score_plan {
   const ckv_query_view *queries;
   const ckv_kv_view *keys;
   const ckv_score_rows *kernels;
+  bool all_tokens;    // the window's own tokens get their mass, too
   int32_t threads;    // that share a wave
   int64_t problem;    // next (sequence, kv head)
   int32_t first_row;  // next row of it

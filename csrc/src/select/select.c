@@ -52,10 +52,11 @@ void ckv_finish_scores(ckv_context *ctx, const ckv_params *params, const ckv_que
 static ckv_status find_nan(ckv_context *ctx, const ckv_params *params, const ckv_scores *scores) {
   for (int32_t b = 0; b < scores->batch; b++) {
     const int32_t n = scores_len(scores, b);
+    const int32_t scored = ckv_method_get(params->method)->accumulates ? n : n - params->window;
     for (int32_t h = 0; h < scores->num_heads; h++) {
       const float *row = scores->data + ((int64_t)b * scores->num_heads + h) * scores->kv_len;
       bool nan = false;
-      for (int32_t t = 0; t < n - params->window; t++) nan |= row[t] != row[t];
+      for (int32_t t = 0; t < scored; t++) nan |= row[t] != row[t];
       if (!nan) continue;
       return ckv_fail(
           ctx, CKV_ERROR_NUMERIC,
@@ -67,6 +68,7 @@ static ckv_status find_nan(ckv_context *ctx, const ckv_params *params, const ckv
 
 typedef struct {
   const ckv_params *params;
+  int32_t layer, num_layers;  // num_layers 0: the budget is the layer's own
   const ckv_method_ops *ops;
   const ckv_scores *scores;
   ckv_kept *kept;
@@ -77,9 +79,14 @@ typedef struct {
 static void select_head(void *arg, int64_t index, int32_t thread) {
   const select_job *job = arg;
   const int32_t b = (int32_t)(index / job->kept->num_heads);
+  const int32_t n = scores_len(job->scores, b);
+  ckv_params params = *job->params;
+  if (job->num_layers > 0) {
+    params.budget = ckv_layer_budget(job->params, n, job->layer, job->num_layers);
+  }
   const ckv_choice choice = {
-      .params = job->params,
-      .kv_len = scores_len(job->scores, b),
+      .params = &params,
+      .kv_len = n,
       .scores = job->ops->score_heads == CKV_HEADS_NONE
                     ? NULL
                     : job->scores->data + index * job->scores->kv_len,
@@ -93,12 +100,17 @@ static void select_head(void *arg, int64_t index, int32_t thread) {
 
 ckv_status ckv_select_kept(ckv_context *ctx, const ckv_params *params, const ckv_scores *scores,
                            ckv_kept *kept) {
+  return ckv_select_kept_of_layer(ctx, params, 0, 0, scores, kept);
+}
+
+ckv_status ckv_select_kept_of_layer(ckv_context *ctx, const ckv_params *params, int32_t layer,
+                                    int32_t num_layers, const ckv_scores *scores, ckv_kept *kept) {
   const ckv_method_ops *ops = ckv_method_get(params->method);
   if (ops->score_heads != CKV_HEADS_NONE) {
     const ckv_status status = find_nan(ctx, params, scores);
     if (status) return status;
   }
-  select_job job = {params, ops, scores, kept, NULL, 0};
+  select_job job = {params, layer, num_layers, ops, scores, kept, NULL, 0};
   if (ops->scratch) {
     job.scratch_stride = ops->scratch(params, scores->kv_len);
     const int64_t entries = job.scratch_stride * ckv_thread_pool_size(ctx->pool);

@@ -12,4 +12,8 @@ void ckv_finish_scores(ckv_context *ctx, const ckv_params *params, const ckv_que
 ckv_status ckv_select_kept(ckv_context *ctx, const ckv_params *params, const ckv_scores *scores,
                            ckv_kept *kept);
 
+// The same with the budget that the method gives to one layer of several.
+ckv_status ckv_select_kept_of_layer(ckv_context *ctx, const ckv_params *params, int32_t layer,
+                                    int32_t num_layers, const ckv_scores *scores, ckv_kept *kept);
+
 #endif

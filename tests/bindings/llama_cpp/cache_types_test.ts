@@ -78,7 +78,7 @@ for (const type of ["f32", "bf16"] as const) {
     const { kept } = context.compress({ budget: KEPT });
     using reference = new MaskedReference(model, smolLm2(), { contextSize: 256, type });
     reference.decode(tokens);
-    for (const { layer, indices } of kept) reference.keepOnly(layer, indices[0] ?? [], PROMPT);
+    for (const { layer, indices } of kept) reference.keepOnly(layer, indices, PROMPT);
     for (let i = 0; i < 3; i++) {
       const token = argmax(context.logits());
       await context.prefill([token]);

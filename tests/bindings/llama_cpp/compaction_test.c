@@ -15,7 +15,7 @@ static ckvl_capture capture;
 static ckvl_compaction compaction;
 static ckvl_error error;
 static ckv_context *library;
-static int32_t sets[FAKE_LAYERS][KEPT];
+static int32_t sets[FAKE_LAYERS][KEPT], lens[FAKE_LAYERS];
 
 // Sequence 0 in cells around those of sequence 1, its last tokens in the first cells.
 static void set_up(void) {
@@ -36,6 +36,7 @@ static void set_up(void) {
                                      .scale = 1,
                                      .keys = &engine.keys[l],
                                      .values = &engine.values[l]};
+    lens[l] = KEPT;
     for (int32_t i = 0; i < KEPT - 1; i++) sets[l][i] = 2 * i + l;
     sets[l][KEPT - 1] = TOKENS - 1;
   }
@@ -67,6 +68,7 @@ static ckv_status run(void) {
   kept.len = KEPT;
   for (int32_t l = 0; l < FAKE_LAYERS; l++) {
     kept.heads[l] = 1;
+    kept.lens[l] = lens[l];
     memcpy(ckvl_kept_indices(&kept, l), sets[l], sizeof sets[l]);
   }
   status = ckvl_compaction_use(&compaction, &kept);
@@ -111,7 +113,14 @@ static bool is_compacted(void) {
     // Positions are those that the first layer kept.
     const int32_t now = cell_of(&engine, 0, sets[0][i]);
     for (int32_t l = 0; l < FAKE_LAYERS; l++) {
-      const int32_t then = cell_of(&before, 0, sets[l][i]);
+      // A shorter set has its last token in the last cell, and zero keys in what lies between.
+      const bool is_hidden = i >= lens[l] - 1 && i < KEPT - 1;
+      static const float zeros[FAKE_HEADS * FAKE_KEY_DIM];
+      if (is_hidden) {
+        if (!same_row(&engine.keys[l], now, &before.keys[l], zeros, 0)) return false;
+        continue;
+      }
+      const int32_t then = cell_of(&before, 0, sets[l][i < lens[l] - 1 ? i : lens[l] - 1]);
       if (!same_row(&engine.keys[l], now, &before.keys[l], before.key_data[l], then) ||
           !same_row(&engine.values[l], now, &before.values[l], before.value_data[l], then)) {
         return false;
@@ -132,6 +141,27 @@ static void compacts_each_layer_by_its_own_set(void) {
   CHECK(is_compacted(), "rows or positions of other tokens");
   CHECK(is_unchanged(1), "the other sequence changed");
   tear_down();
+}
+
+static void shorten(int32_t layer, int32_t len) {
+  sets[layer][len - 1] = TOKENS - 1;
+  lens[layer] = len;
+}
+
+static void hides_what_a_shorter_layer_does_not_keep(void) {
+  for (int32_t len = 1; len < KEPT; len++) {
+    set_up();
+    shorten(1, len);
+    CHECK(run() == CKV_OK, "%s", error.text);
+    CHECK(is_compacted() && is_unchanged(1), "rows or positions of other tokens, %d kept", len);
+    tear_down();
+    set_up();
+    shorten(1, len);
+    engine.remove_refuses = true;
+    CHECK(run() == CKV_ERROR_ENGINE, "%s", error.text);
+    CHECK(is_unchanged(0) && is_unchanged(1), "rows have moved, %d kept", len);
+    tear_down();
+  }
 }
 
 static void undoes_rows_when_the_engine_keeps_its_cells(void) {
@@ -226,6 +256,7 @@ int main(void) {
   params.num_threads = 1;
   CHECK(ckv_context_create(&params, &library) == CKV_OK, "no context");
   compacts_each_layer_by_its_own_set();
+  hides_what_a_shorter_layer_does_not_keep();
   undoes_rows_when_the_engine_keeps_its_cells();
   undoes_rows_when_a_layer_cannot_be_gathered();
   tells_that_the_sequence_is_lost();

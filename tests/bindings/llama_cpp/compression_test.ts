@@ -73,14 +73,20 @@ Deno.test("an index set per head gives the bits of a state rebuilt head by head"
   assertEquals(context.saveState(), keepRows(state, layers));
 });
 
-Deno.test("dropped tokens are as if masked in that layer", async () => {
+for (const method of ["chunkkv", "snapkv", "h2o", "pyramidkv"]) {
+  Deno.test(`${method}: dropped tokens are as if masked in that layer and head`, () =>
+    droppedIsMasked(method));
+}
+
+async function droppedIsMasked(method: string) {
   const tokens = storyTokens(model, PROMPT);
-  using context = model.createContext(settings);
+  using context = model.createContext({ ...settings, accumulateAttention: method === "h2o" });
   await context.prefill(tokens);
-  const { kept } = context.compress({ keep: 0.3 });
+  const { kept } = context.compress({ method, keep: 0.3 });
+  for (const { indices } of kept) assertEquals(indices.length, method === "chunkkv" ? 1 : 3);
   using reference = new MaskedReference(model, smolLm2());
   reference.decode(tokens);
-  for (const { layer, indices } of kept) reference.keepOnly(layer, indices[0] ?? [], PROMPT);
+  for (const { layer, indices } of kept) reference.keepOnly(layer, indices, PROMPT);
   const next = storyTokens(model, 6, 40);
   for (const token of next) {
     await context.prefill([token]);
@@ -91,8 +97,8 @@ Deno.test("dropped tokens are as if masked in that layer", async () => {
   await whole.prefill(tokens);
   for (const token of next) await whole.prefill([token]);
   const effect = largestDifference(whole.logits(), context.logits());
-  assert(effect > 1, `Expected dropping to matter but found logits only ${effect} off`);
-});
+  assert(effect > 0.5, `Expected dropping to matter but found logits only ${effect} off`);
+}
 
 Deno.test("chunkkv keeps the chunks with the attention that an independent sum finds", async () => {
   const [window, chunkSize, budget] = [32, 10, 92];
@@ -105,10 +111,12 @@ Deno.test("chunkkv keeps the chunks with the attention that an independent sum f
   using reference = new MaskedReference(model, smolLm2());
   reference.decode(tokens, window);
   for (const { layer, indices } of kept) {
-    const sums = reference.attention(layer, count);
+    const heads = reference.attention(layer, count, 3);
     const chunks = Array.from({ length: 16 }, (_, index) => ({
       index,
-      score: sums.subarray(index * chunkSize, (index + 1) * chunkSize).reduce((a, b) => a + b),
+      score: heads.flatMap((sums) => [
+        ...sums.subarray(index * chunkSize, (index + 1) * chunkSize),
+      ]).reduce((a, b) => a + b),
     }));
     const best = chunks.toSorted((a, b) => b.score - a.score).slice(0, 6);
     const worst = best.at(-1)?.score ?? 0;
@@ -142,9 +150,9 @@ Deno.test("a window that straddles batches and micro-batches keeps the same chun
   }
 });
 
-for (const method of ["chunkkv", "snapkv", "streaming_llm"]) {
+for (const method of ["chunkkv", "snapkv", "h2o", "streaming_llm"]) {
   Deno.test(`${method} keeps exactly the budget, the newest token included`, async () => {
-    using context = model.createContext(settings);
+    using context = model.createContext({ ...settings, accumulateAttention: method === "h2o" });
     await context.prefill(storyTokens(model, 120));
     const before = context.kvBytes();
     const report = context.compress({ method, budget: 45 });
@@ -154,7 +162,7 @@ for (const method of ["chunkkv", "snapkv", "streaming_llm"]) {
       Array.from({ length: LAYERS }, (_, i) => i),
     );
     for (const { indices } of report.kept) {
-      assertEquals(indices.length, method === "snapkv" ? 3 : 1);
+      assertEquals(indices.length, method === "snapkv" || method === "h2o" ? 3 : 1);
       for (const set of indices) assertEquals([set.length, set.at(-1)], [45, 119]);
     }
     assertEquals(before - context.kvBytes(), report.bytesFreed);

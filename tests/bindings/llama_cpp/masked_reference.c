@@ -1,9 +1,9 @@
-// For tests alone: llama.cpp with the whole cache, where each layer masks tokens instead of dropping
-// them, and which tells how much attention each token gets. It shares no code with the bridge but
-// the opening of a library.
+// For tests alone: llama.cpp with the whole cache, where each layer, or each of its kv heads, masks
+// tokens instead of dropping them, and which tells how much attention each token gets. It shares no
+// code with the bridge but the opening of a library.
 //
 // Attention nodes run one by one, and before each the engine's mask is overwritten with what that
-// layer may see.
+// layer may see; where heads differ, it is replaced by one with a plane per query head.
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -14,6 +14,7 @@
 #include "library.h"
 
 #define MAX_LAYERS 128
+#define MAX_HEADS 16
 #define MAX_MASKS 2
 #define MINUS_INFINITY 0xFC00u
 
@@ -40,15 +41,19 @@ typedef struct masked_reference {
   struct llama_model *model;
   struct llama_context *ctx;
   int32_t position;
-  int32_t num_dropping;          // layers that mask anything
-  uint8_t *dropped[MAX_LAYERS];  // by cell: 1 if the layer may not see it
+  int32_t num_dropping;                     // layers and heads that mask anything
+  uint8_t *dropped[MAX_LAYERS][MAX_HEADS];  // by cell: 1 if the kv head may not see it
+  int32_t num_heads[MAX_LAYERS];            // that mask: 1 is all of them
   int32_t num_cells[MAX_LAYERS];
+  struct ggml_tensor planes, *replaced;
   struct {
     struct ggml_tensor *tensor;
     uint16_t *original;
   } masks[MAX_MASKS];
-  int32_t window;                 // rows whose attention is summed up, 0: none
-  double *attention[MAX_LAYERS];  // by cell: of the newest `window` tokens of the last call
+  int32_t window;  // rows whose attention is summed up, 0: none
+  double
+      *attention[MAX_LAYERS];  // [kv heads][cells] of the newest `window` tokens of the last call
+  int32_t attention_heads, attention_cells;
 } masked_reference;
 
 #if defined(_WIN32)
@@ -62,12 +67,13 @@ EXPORT masked_reference *masked_reference_new(const char *library, const char *d
                                               const char *model, int32_t context_size, int32_t type,
                                               int32_t threads);
 EXPORT void masked_reference_free(masked_reference *r);
-EXPORT int32_t masked_reference_drop(masked_reference *r, int32_t layer, const uint8_t *dropped,
-                                     int32_t cells);
+EXPORT int32_t masked_reference_drop(masked_reference *r, int32_t layer, int32_t head,
+                                     const uint8_t *dropped, int32_t cells);
+EXPORT void masked_reference_forget(masked_reference *r);
 EXPORT int32_t masked_reference_decode(masked_reference *r, int32_t *tokens, int32_t count,
                                        int32_t window, float *logits);
-EXPORT int32_t masked_reference_attention(masked_reference *r, int32_t layer, double *sums,
-                                          int32_t cells);
+EXPORT int32_t masked_reference_attention(masked_reference *r, int32_t layer, int32_t head,
+                                          double *sums, int32_t cells);
 
 uint32_t masked_reference_version(void) { return 1; }
 
@@ -99,22 +105,27 @@ static const uint16_t *original_of(masked_reference *r, struct ggml_tensor *mask
   return r->masks[m].original;
 }
 
-// sum over heads and the newest rows of softmax(scale * q.k), cell by cell; f16 keys only.
+// For each kv head, the sum over its query heads and the newest rows of softmax(scale * q.k), cell by
+// cell; f16 keys only.
 static void sum_attention(masked_reference *r, const struct ggml_tensor *node, int32_t layer) {
   const struct ggml_tensor *q = node->src[0], *k = node->src[1], *mask = node->src[3];
   const int64_t cells = k->ne[1];
   double *logits = malloc(sizeof *logits * (size_t)cells);
   free(r->attention[layer]);
-  r->attention[layer] = calloc((size_t)cells, sizeof(double));
+  r->attention[layer] = calloc((size_t)(cells * k->ne[2]), sizeof(double));
+  r->attention_heads = (int32_t)k->ne[2];
+  r->attention_cells = (int32_t)cells;
   if (!logits || !r->attention[layer] || k->type != GGML_TYPE_F16) abort();
   float scale;
   memcpy(&scale, node->op_params, sizeof scale);
   for (int64_t h = 0; h < q->ne[2]; h++) {
+    double *sums = r->attention[layer] + h / (q->ne[2] / k->ne[2]) * cells;
     for (int64_t row = q->ne[1] - r->window; row < q->ne[1]; row++) {
       const float *query =
           (const float *)((const char *)q->data + h * (int64_t)q->nb[2] + row * (int64_t)q->nb[1]);
       const uint16_t *seen =
-          (const uint16_t *)((const char *)mask->data + row * (int64_t)mask->nb[1]);
+          (const uint16_t *)((const char *)mask->data + row * (int64_t)mask->nb[1] +
+                             h % mask->ne[2] * (int64_t)mask->nb[2]);
       double sum = 0, most = -INFINITY;
       for (int64_t c = 0; c < cells; c++) {
         const ggml_fp16_t *key =
@@ -126,16 +137,44 @@ static void sum_attention(masked_reference *r, const struct ggml_tensor *node, i
         if (logits[c] > most) most = logits[c];
       }
       for (int64_t c = 0; c < cells; c++) sum += logits[c] = exp(logits[c] - most);
-      for (int64_t c = 0; c < cells; c++) r->attention[layer][c] += logits[c] / sum;
+      for (int64_t c = 0; c < cells; c++) sums[c] += logits[c] / sum;
     }
   }
   free(logits);
+}
+
+// A plane of the mask for each query head, of what its kv head may see.
+static void mask_heads(masked_reference *r, struct ggml_tensor *node, int32_t layer,
+                       const uint16_t *original) {
+  const struct ggml_tensor *mask = node->src[3];
+  const int64_t heads = node->src[0]->ne[2], cells = mask->ne[0], plane = cells * mask->ne[1];
+  r->planes = *mask;
+  r->planes.ne[2] = heads;
+  r->planes.nb[2] = (size_t)plane * sizeof(uint16_t);
+  r->planes.nb[3] = (size_t)heads * r->planes.nb[2];
+  uint16_t *data = malloc(r->planes.nb[3]);
+  if (!data) abort();
+  for (int64_t h = 0; h < heads; h++) {
+    const uint8_t *dropped = r->dropped[layer][h / (heads / r->num_heads[layer])];
+    for (int64_t i = 0; i < plane; i++) {
+      const bool hide = dropped && i % cells < r->num_cells[layer] && dropped[i % cells];
+      data[h * plane + i] = hide ? MINUS_INFINITY : original[i];
+    }
+  }
+  r->planes.data = data;
+  r->replaced = node->src[3];
+  node->src[3] = &r->planes;
 }
 
 static bool on_node(struct ggml_tensor *node, bool ask, void *user_data) {
   masked_reference *r = user_data;
   if (!ask) {
     if (r->window > 0) sum_attention(r, node, layer_of(node));
+    if (r->replaced) {
+      node->src[3] = r->replaced;
+      r->replaced = NULL;
+      free(r->planes.data);
+    }
     return true;
   }
   if (node->op != GGML_OP_FLASH_ATTN_EXT || r->num_dropping + r->window == 0) return false;
@@ -143,11 +182,15 @@ static bool on_node(struct ggml_tensor *node, bool ask, void *user_data) {
   struct ggml_tensor *mask = node->src[3];
   const uint16_t *original = original_of(r, mask);
   uint16_t *now = mask->data;
+  if (layer >= 0 && layer < MAX_LAYERS && r->num_heads[layer] > 1) {
+    mask_heads(r, node, layer, original);
+    return true;
+  }
   for (int64_t row = 0; row < mask->ne[1]; row++) {
     for (int64_t cell = 0; cell < mask->ne[0]; cell++) {
       const int64_t at = row * mask->ne[0] + cell;
-      const bool hide = layer >= 0 && layer < MAX_LAYERS && r->dropped[layer] &&
-                        cell < r->num_cells[layer] && r->dropped[layer][cell];
+      const bool hide = layer >= 0 && layer < MAX_LAYERS && r->dropped[layer][0] &&
+                        cell < r->num_cells[layer] && r->dropped[layer][0][cell];
       now[at] = hide ? MINUS_INFINITY : original[at];
     }
   }
@@ -202,30 +245,49 @@ masked_reference *masked_reference_new(const char *library, const char *director
 void masked_reference_free(masked_reference *r) {
   if (r->ctx) r->llama_free(r->ctx);
   if (r->model) r->llama_model_free(r->model);
-  for (int32_t l = 0; l < MAX_LAYERS; l++) {
-    free(r->dropped[l]);
-    free(r->attention[l]);
-  }
+  masked_reference_forget(r);
+  for (int32_t l = 0; l < MAX_LAYERS; l++) free(r->attention[l]);
   free(r);
 }
 
-// From the next decode call on; cells are those of the tokens in order.
-int32_t masked_reference_drop(masked_reference *r, int32_t layer, const uint8_t *dropped,
-                              int32_t cells) {
-  if (layer < 0 || layer >= MAX_LAYERS || r->dropped[layer]) return -1;
-  r->dropped[layer] = malloc((size_t)cells);
-  if (!r->dropped[layer]) return -1;
-  memcpy(r->dropped[layer], dropped, (size_t)cells);
+// Nothing is masked any more.
+void masked_reference_forget(masked_reference *r) {
+  for (int32_t l = 0; l < MAX_LAYERS; l++) {
+    for (int32_t h = 0; h < MAX_HEADS; h++) {
+      free(r->dropped[l][h]);
+      r->dropped[l][h] = NULL;
+    }
+    r->num_heads[l] = 0;
+  }
+  r->num_dropping = 0;
+}
+
+// From the next decode call on; cells are those of the tokens in order. Heads 0 to the last, one by
+// one; head 0 alone is all of them.
+int32_t masked_reference_drop(masked_reference *r, int32_t layer, int32_t head,
+                              const uint8_t *dropped, int32_t cells) {
+  if (layer < 0 || layer >= MAX_LAYERS || head < 0 || head >= MAX_HEADS ||
+      r->num_heads[layer] != head) {
+    return -1;
+  }
+  r->dropped[layer][head] = malloc((size_t)cells);
+  if (!r->dropped[layer][head]) return -1;
+  memcpy(r->dropped[layer][head], dropped, (size_t)cells);
+  r->num_heads[layer]++;
   r->num_cells[layer] = cells;
   r->num_dropping++;
   return 0;
 }
 
-// The attention of the last call's newest `window` tokens to each cell.
-int32_t masked_reference_attention(masked_reference *r, int32_t layer, double *sums,
+// The attention of the last call's newest `window` tokens to each cell, of one kv head.
+int32_t masked_reference_attention(masked_reference *r, int32_t layer, int32_t head, double *sums,
                                    int32_t cells) {
-  if (layer < 0 || layer >= MAX_LAYERS || !r->attention[layer]) return -1;
-  memcpy(sums, r->attention[layer], sizeof *sums * (size_t)cells);
+  if (layer < 0 || layer >= MAX_LAYERS || !r->attention[layer] || head < 0 ||
+      head >= r->attention_heads || cells > r->attention_cells) {
+    return -1;
+  }
+  memcpy(sums, r->attention[layer] + (int64_t)head * r->attention_cells,
+         sizeof *sums * (size_t)cells);
   return 0;
 }
 

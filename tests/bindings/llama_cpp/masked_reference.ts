@@ -15,12 +15,16 @@ const symbols = {
     result: "pointer",
   },
   masked_reference_free: { parameters: ["pointer"], result: "void" },
-  masked_reference_drop: { parameters: ["pointer", "i32", "buffer", "i32"], result: "i32" },
+  masked_reference_drop: { parameters: ["pointer", "i32", "i32", "buffer", "i32"], result: "i32" },
+  masked_reference_forget: { parameters: ["pointer"], result: "void" },
   masked_reference_decode: {
     parameters: ["pointer", "buffer", "i32", "i32", "buffer"],
     result: "i32",
   },
-  masked_reference_attention: { parameters: ["pointer", "i32", "buffer", "i32"], result: "i32" },
+  masked_reference_attention: {
+    parameters: ["pointer", "i32", "i32", "buffer", "i32"],
+    result: "i32",
+  },
 } as const;
 
 /** Numbers of `ggml_type`. */
@@ -59,13 +63,23 @@ export class MaskedReference implements Disposable {
     this.#vocabSize = model.info.vocabSize;
   }
 
-  /** Hides all tokens but the kept ones from a layer, of `count` that are cached. */
-  keepOnly(layer: number, kept: ArrayLike<number>, count: number): void {
-    const dropped = new Uint8Array(count).fill(1);
-    for (let i = 0; i < kept.length; i++) dropped[kept[i] ?? -1] = 0;
-    this.#check(
-      this.#library.symbols.masked_reference_drop(this.#pointer, layer, dropped, count),
-    );
+  /**
+   * Hides all tokens but the kept ones from a layer, of `count` that are cached: one set for all heads,
+   * or one per kv head.
+   */
+  keepOnly(layer: number, sets: readonly ArrayLike<number>[], count: number): void {
+    sets.forEach((kept, head) => {
+      const dropped = new Uint8Array(count).fill(1);
+      for (let i = 0; i < kept.length; i++) dropped[kept[i] ?? -1] = 0;
+      this.#check(
+        this.#library.symbols.masked_reference_drop(this.#pointer, layer, head, dropped, count),
+      );
+    });
+  }
+
+  /** Hides nothing any more. */
+  forget(): void {
+    this.#library.symbols.masked_reference_forget(this.#pointer);
   }
 
   /** Decodes tokens and returns the newest one's logits. */
@@ -84,13 +98,15 @@ export class MaskedReference implements Disposable {
     return logits;
   }
 
-  /** What attention each cell got from the window of the last decode call. */
-  attention(layer: number, cells: number): Float64Array {
-    const sums = new Float64Array(cells);
-    this.#check(
-      this.#library.symbols.masked_reference_attention(this.#pointer, layer, sums, cells),
-    );
-    return sums;
+  /** What attention each cell got from the window of the last decode call, for each kv head. */
+  attention(layer: number, cells: number, numHeads: number): Float64Array[] {
+    return Array.from({ length: numHeads }, (_, head) => {
+      const sums = new Float64Array(cells);
+      this.#check(
+        this.#library.symbols.masked_reference_attention(this.#pointer, layer, head, sums, cells),
+      );
+      return sums;
+    });
   }
 
   [Symbol.dispose](): void {

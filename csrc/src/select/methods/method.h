@@ -3,6 +3,7 @@
 #ifndef CKV_METHOD_H
 #define CKV_METHOD_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "../../../include/chunkkv.h"
@@ -31,22 +32,31 @@ typedef struct ckv_choice {
   int32_t kv_len;       // n
   const float *scores;  // [kv_len], NULL for methods without scores
   uint64_t *scratch;    // ckv_choice_scratch(params, kv_len) entries
-  int32_t *indices;     // out, ascending, room for ckv_kept_capacity(params, kv_len)
+  int32_t *indices;     // out, ascending, room for ckv_most_kept(params, kv_len)
 } ckv_choice;
 
 typedef struct ckv_method_ops {
   ckv_heads score_heads;
-  ckv_heads kept_heads;                                // never CKV_HEADS_NONE
-  void (*finish)(const ckv_finish *finish);            // NULL without scores
+  ckv_heads kept_heads;  // never CKV_HEADS_NONE
+  // Scores are the attention mass of all queries that are given, for all tokens: score/accumulate.h.
+  bool accumulates;
+  void (*finish)(const ckv_finish *finish);            // NULL without scores, or if it accumulates
   int32_t (*select)(const ckv_choice *choice);         // returns how many indices
   int64_t (*scratch)(const ckv_params *p, int32_t n);  // entries of scratch; NULL: none
+  // Tokens that a layer keeps of n; NULL: params->budget in all of them.
+  int32_t (*layer_budget)(const ckv_params *p, int32_t n, int32_t layer, int32_t num_layers);
 } ckv_method_ops;
 
 extern const ckv_method_ops ckv_method_full;
 extern const ckv_method_ops ckv_method_streaming_llm;
 extern const ckv_method_ops ckv_method_snapkv;
 extern const ckv_method_ops ckv_method_chunkkv;
+extern const ckv_method_ops ckv_method_h2o;
+extern const ckv_method_ops ckv_method_pyramidkv;
 
 const ckv_method_ops *ckv_method_get(int32_t method);  // NULL if unknown
+
+// The most indices that params->budget lets one selection keep.
+int32_t ckv_most_kept(const ckv_params *params, int32_t kv_len);
 
 #endif

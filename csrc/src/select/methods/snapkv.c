@@ -1,10 +1,11 @@
 // snapkv: each kv head keeps its own tokens with the most window attention, after average pooling
 // over neighbouring tokens. Based on SnapKV (arXiv 2404.14469, section 4).
+#include "snapkv.h"
+
 #include <stddef.h>
 
 #include "../budget.h"
 #include "../topk.h"
-#include "method.h"
 
 // Pooling pads with zeros that count, as kvpress and the paper's code do.
 static void pool(const float *in, float *out, int32_t len, int32_t width, double scale) {
@@ -18,7 +19,7 @@ static void pool(const float *in, float *out, int32_t len, int32_t width, double
   }
 }
 
-static void finish_pooled(const ckv_finish *f) {
+void ckv_snapkv_finish(const ckv_finish *f) {
   const double mean = 1.0 / ((double)f->group * f->window);
   for (int32_t h = 0; h < f->num_kv_heads; h++) {
     pool(f->mass + (int64_t)h * f->stride, f->scores + (int64_t)h * f->stride, f->len,
@@ -26,7 +27,7 @@ static void finish_pooled(const ckv_finish *f) {
   }
 }
 
-static int32_t select_tokens(const ckv_choice *choice) {
+int32_t ckv_snapkv_select(const ckv_choice *choice) {
   const ckv_budget budget = ckv_budget_split(choice->params, choice->kv_len);
   const int32_t k = budget.rest < budget.len ? budget.rest : budget.len;
   int32_t count = 0;
@@ -39,7 +40,7 @@ static int32_t select_tokens(const ckv_choice *choice) {
   return ckv_keep_range(choice->indices, count, budget.newest, choice->kv_len);
 }
 
-static int64_t scratch_per_token(const ckv_params *params, int32_t n) {
+int64_t ckv_snapkv_scratch(const ckv_params *params, int32_t n) {
   (void)params;
   return n;
 }
@@ -47,7 +48,7 @@ static int64_t scratch_per_token(const ckv_params *params, int32_t n) {
 const ckv_method_ops ckv_method_snapkv = {
     .score_heads = CKV_HEADS_PER_KV,
     .kept_heads = CKV_HEADS_PER_KV,
-    .finish = finish_pooled,
-    .select = select_tokens,
-    .scratch = scratch_per_token,
+    .finish = ckv_snapkv_finish,
+    .select = ckv_snapkv_select,
+    .scratch = ckv_snapkv_scratch,
 };
