@@ -197,7 +197,7 @@ static bool is_host(const ckvl_accumulator *a, const struct ggml_tensor *tensor)
 static ckv_status add_node(ckvl_accumulator *a, const struct ggml_tensor *node, bool is_own_mask) {
   ckvl_layer layer;
   memset(&layer, 0, sizeof layer);
-  ckv_status status = ckvl_attention_read(a->api, node, &layer, &a->reason);
+  ckv_status status = ckvl_attention_read(a->api, NULL, node, &layer, &a->reason);
   if (status) return status;
   if (layer.streams != 1 || !is_host(a, layer.keys) || !is_host(a, node->src[0])) {
     return ckvl_fail(&a->reason, CKV_ERROR_UNSUPPORTED,

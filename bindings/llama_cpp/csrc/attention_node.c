@@ -112,24 +112,24 @@ static int32_t copied_layer(const char *name, const char *prefix) {
 }
 
 // The cache that a view is of; of a backend's copy, the cache that was copied.
-static struct ggml_tensor *cache_of(const ckvl_capture *capture, struct ggml_tensor *view,
+static struct ggml_tensor *cache_of(const ckvl_caches *caches, struct ggml_tensor *view,
                                     bool is_keys) {
   struct ggml_tensor *base = base_of(view);
   const int32_t copied = copied_layer(base->name, is_keys ? "cache_k_l" : "cache_v_l");
-  if (copied < 0 || copied >= capture->num_caches) return base;
-  const ckvl_cache *cache = &capture->caches[copied];
+  if (copied < 0 || !caches || copied >= caches->count) return base;
+  const ckvl_cache *cache = &caches->data[copied];
   struct ggml_tensor *const own = is_keys ? cache->keys : cache->values;
   return own ? own : base;
 }
 
-ckv_status ckvl_attention_read(const ckvl_capture *capture, const struct ggml_tensor *node,
-                               ckvl_layer *layer, ckvl_error *error) {
-  const ckvl_api *api = capture->api;
+ckv_status ckvl_attention_read(const ckvl_api *api, const ckvl_caches *caches,
+                               const struct ggml_tensor *node, ckvl_layer *layer,
+                               ckvl_error *error) {
   const struct ggml_tensor *queries = node->src[0];
   struct ggml_tensor *keys = before_cast(api, node->src[1]);
   struct ggml_tensor *values = before_cast(api, node->src[2]);
-  layer->keys = cache_of(capture, keys, true);
-  layer->values = cache_of(capture, values, false);
+  layer->keys = cache_of(caches, keys, true);
+  layer->values = cache_of(caches, values, false);
   layer->index = layer_number(layer->keys->name, "cache_k_l");
   if (layer->index < 0) {
     return ckvl_fail(error, CKV_ERROR_UNSUPPORTED,

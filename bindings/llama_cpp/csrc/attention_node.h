@@ -6,8 +6,10 @@
 
 // Fills in every field of *layer that the node tells (not queries, rows, next and mask).
 // CKV_ERROR_UNSUPPORTED: attention of a kind that cannot be compacted.
-ckv_status ckvl_attention_read(const ckvl_capture *capture, const struct ggml_tensor *node,
-                               ckvl_layer *layer, ckvl_error *error);
+// `caches`, or NULL: where backends may attend to copies of a cache, the caches themselves.
+ckv_status ckvl_attention_read(const ckvl_api *api, const ckvl_caches *caches,
+                               const struct ggml_tensor *node, ckvl_layer *layer,
+                               ckvl_error *error);
 
 // The layer whose cache a GGML_OP_SET_ROWS node writes to, and the cache's tensor; -1: none.
 int32_t ckvl_cache_written(const struct ggml_tensor *node, struct ggml_tensor **base,

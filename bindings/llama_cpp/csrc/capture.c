@@ -23,7 +23,7 @@ void ckvl_capture_free(ckvl_capture *capture) {
   for (int32_t l = 0; l < capture->num_layers; l++) free(capture->layers[l].queries);
   for (int32_t m = 0; m < CKVL_MAX_MASKS; m++) free(capture->masks[m].cells);
   free(capture->layers);
-  free(capture->caches);
+  free(capture->caches.data);
   const bool has_one_mask = capture->has_one_mask;
   ckvl_capture_init(capture, capture->api);
   capture->has_one_mask = has_one_mask;
@@ -48,7 +48,8 @@ void ckvl_capture_forget_cells(ckvl_capture *capture) {
 static ckvl_layer *find_layer(ckvl_capture *capture, const struct ggml_tensor *node) {
   ckvl_layer found;
   memset(&found, 0, sizeof found);
-  capture->status = ckvl_attention_read(capture, node, &found, &capture->reason);
+  capture->status =
+      ckvl_attention_read(capture->api, &capture->caches, node, &found, &capture->reason);
   if (capture->status) return NULL;
   int32_t at = 0;
   while (at < capture->num_layers && capture->layers[at].index < found.index) at++;
@@ -204,15 +205,15 @@ static void note_cache(ckvl_capture *capture, const struct ggml_tensor *node) {
   struct ggml_tensor *base;
   const int32_t index = ckvl_cache_written(node, &base, &is_keys);
   if (index < 0) return;
-  if (index >= capture->num_caches) {
-    ckvl_cache *grown = realloc(capture->caches, sizeof *grown * ((size_t)index + 1));
+  ckvl_caches *caches = &capture->caches;
+  if (index >= caches->count) {
+    ckvl_cache *grown = realloc(caches->data, sizeof *grown * ((size_t)index + 1));
     if (!grown) return;  // refused when the copy is met
-    memset(grown + capture->num_caches, 0,
-           sizeof *grown * (size_t)(index + 1 - capture->num_caches));
-    capture->caches = grown;
-    capture->num_caches = index + 1;
+    memset(grown + caches->count, 0, sizeof *grown * (size_t)(index + 1 - caches->count));
+    caches->data = grown;
+    caches->count = index + 1;
   }
-  *(is_keys ? &capture->caches[index].keys : &capture->caches[index].values) = base;
+  *(is_keys ? &caches->data[index].keys : &caches->data[index].values) = base;
 }
 
 bool ckvl_capture_node(struct ggml_tensor *node, bool ask, void *user_data) {

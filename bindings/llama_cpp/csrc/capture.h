@@ -37,6 +37,11 @@ typedef struct ckvl_cache {
   struct ggml_tensor *keys, *values;
 } ckvl_cache;
 
+typedef struct ckvl_caches {
+  ckvl_cache *data;  // by layer
+  int32_t count;
+} ckvl_caches;
+
 // A mask's last row: the cells that the newest token sees, by index, rising.
 typedef struct ckvl_mask {
   const struct ggml_tensor *tensor;
@@ -50,8 +55,7 @@ typedef struct ckvl_capture {
   const ckvl_api *api;
   ckvl_layer *layers;  // by rising index
   int32_t num_layers, capacity;
-  ckvl_cache *caches;  // by layer
-  int32_t num_caches;
+  ckvl_caches caches;
   ckvl_mask masks[CKVL_MAX_MASKS];
   // The model has no sliding windows: all masks are one, though each backend may have its own copy.
   bool has_one_mask;

@@ -137,7 +137,7 @@ static bool is_host(const ckvl_hiding *h, const struct ggml_tensor *tensor) {
 static ckv_status hide(ckvl_hiding *h, struct ggml_tensor *node) {
   ckvl_layer layer;
   memset(&layer, 0, sizeof layer);
-  ckv_status status = ckvl_attention_read(h->api, node, &layer, &h->reason);
+  ckv_status status = ckvl_attention_read(h->api, NULL, node, &layer, &h->reason);
   if (status) return status;
   struct ggml_tensor *mask = node->src[3];
   // A mask that the graph computes, or keys that it writes later, could not be relied on yet.
