@@ -203,7 +203,9 @@ export class PagedSequence implements Disposable {
     const compaction = this.#begin(options);
     try {
       const selected = compaction.selections.map((one) => compressor.select(one));
+      compressor.finish(); // what a GPU finds, it finds before a row has moved
       for (const move of compaction.plan(selected)) compressor.compact(move);
+      compressor.finish(); // blocks are given back when nobody reads them any more
       return this.#finish(compaction);
     } catch (error) {
       compaction.abort();
@@ -223,7 +225,9 @@ export class PagedSequence implements Disposable {
       return await this.#core.takeTurn(async (compressor) => {
         const selected = [];
         for (const one of compaction.selections) selected.push(await compressor.selectAsync(one));
+        if (selected.length > 0) await compressor.finishAsync();
         for (const move of compaction.plan(selected)) await compressor.compactAsync(move);
+        await compressor.finishAsync();
         return this.#finish(compaction);
       });
     } catch (error) {
