@@ -158,13 +158,15 @@ def query_view(tensor):
     )
 
 
-def kv_view(tensor):
+def kv_view(tensor, lens=None):
+    """lens: i32 [batch], where sequences are shorter; stays with the caller."""
     batch, heads, tokens, dim = tensor.shape
     row = dim * tensor.element_size()
     return filled(
         KvView, dtype=_dtype(tensor), device=_device(tensor), batch=batch, num_kv_heads=heads, head_dim=dim, kv_len=tokens,
         data=tensor.data_ptr(), size_bytes=batch * heads * tokens * row, stride_token=row,
         stride_head=tokens * row, stride_batch=heads * tokens * row,
+        kv_lens=None if lens is None else lens.data_ptr(),
     )
 
 

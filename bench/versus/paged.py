@@ -1,6 +1,6 @@
 """libchunkkv straight on the pages of a paged KV cache: right, and as fast as on packed keys.
 
-    python bench/versus/paged.py [--device cuda] [--n 32768,131072] [--layers 8] [--json FILE]
+    python bench/versus/paged.py [--device cuda] [--n 32768,131072] [--layers 6] [--json FILE]
 
 Needs torch, and for CUDA libchunkkv_cuda.so beside libchunkkv.so (`deno task build:cuda`;
 CHUNKKV_LIBRARY names another libchunkkv.so). --device cpu checks and does not time.
@@ -158,7 +158,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda", choices=["cpu", "cuda"])
     parser.add_argument("--n", default="32768,131072")
-    parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--runs", type=int, default=25)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json")

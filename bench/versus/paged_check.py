@@ -4,7 +4,7 @@ Llama's grouping (four query heads a kv head, 128 elements), float16 and bfloat1
 pages.py, blocks of 16 and 32 tokens drawn at random from a pool; a ragged batch with lengths that
 end inside a block, a sequence shorter than its budget, one shorter than the window, an empty one.
 
-- Token scores are those of float64, and the very bits that packed keys of one sequence give.
+- Token scores are those of float64, and the very bits that a packed batch gives.
 - Kept chunks are the best ones, kept indices rise, lengths are min(budget, n).
 - All memory of the pool is, bit by bit, what it was, but for the kept rows, which are the rows of
   the original keys and values. In place, into fresh blocks, and in ckv_compress of several layers.
@@ -74,21 +74,23 @@ class Case:
         queries = native.query_view(self.queries[layer])
         self.library.score(self.params, queries, self.views[layer][0], view)
         self.library.finish()
+        packed = torch.zeros_like(scores)
+        batch = torch.zeros(len(LENGTHS), KV_HEADS, max(LENGTHS), DIM, device=self.device)
+        batch = batch.to(self.dense[layer][0][0])
+        for keys, rows in zip(batch, self.dense[layer][0]):
+            keys[:, : rows.shape[1]] = rows
+        same = native.scores_view(packed, self.lens)
+        self.library.score(self.params, queries, native.kv_view(batch, self.lens), same)
+        self.library.finish()
         worst = 0.0
         for b, n in enumerate(LENGTHS):
+            expect(torch.equal(packed[b, 0, :n], scores[b, 0, :n]), "the bits of packed keys", b, n)
             if n <= WINDOW:
                 continue
             keys, mine = self.dense[layer][0][b], scores[b, 0, :n]
             exact = scores_in_float64(self.queries[layer][b], keys)
             worst = max(worst, ((mine - exact).abs() / exact.clamp_min(1e-30))[: n - WINDOW].max().item())
             expect(not mine[n - WINDOW :].any(), "no scores in the window", mine[n - WINDOW :])
-            packed = torch.zeros(1, 1, n, device=self.device)
-            self.library.score(
-                self.params, native.query_view(self.queries[layer][b : b + 1]),
-                native.kv_view(keys[None].contiguous()), native.scores_view(packed),
-            )
-            self.library.finish()
-            expect(torch.equal(packed[0, 0], mine), "the bits of packed keys", b, n)
         expect(worst < SCORE_LIMIT, f"scores within {SCORE_LIMIT} of float64", worst)
         self.library.select(self.params, view, self.kept[layer])
         self.library.finish()
