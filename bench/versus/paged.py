@@ -135,6 +135,7 @@ def race(library, n, num_layers, runs, order):
     workspace = torch.zeros(bytes_needed, dtype=torch.uint8, device="cuda")
     library.set_stream(stream.cuda_stream)
     library.set_workspace(workspace)
+    torch.cuda.synchronize()  # the caches are made on another stream
     with torch.cuda.stream(stream):
         for cache in caches:
             cache.compress_at_once()  # the indices that `compact` moves
