@@ -6,10 +6,10 @@ Needs torch, and for CUDA libchunkkv_cuda.so beside libchunkkv.so (`deno task bu
 CHUNKKV_LIBRARY names another libchunkkv.so). --device cpu checks and does not race.
 
 First the checks (paged_check.py says which). Then a race between a packed cache and pages whose
-block tables are shuffled (or rise: --order), on the same keys and values of a Llama-3-8B layer (32 query heads, 8 kv
-heads, 128 elements, bf16), window 32, chunks of 10, keep 10 %. Each stage runs inside a CUDA graph
-on all layers one by one, each in calls of its own, or on all at once in one call; layers take turns,
-so that what they read is not in L2. Packed and paged caches take turns, too: median of --runs by
+block tables are shuffled (or rise: --order), on the same keys and values of a Llama-3-8B layer (32
+query heads, 8 kv heads, 128 elements, bf16), window 32, chunks of 10, keep 10 %. Each stage runs
+inside a CUDA graph on all layers one by one, each in calls of its own, or on all at once in one
+call; layers take turns, so that what they read is not in L2. Packed and paged caches take turns, too: median of --runs by
 CUDA events, microseconds per layer.
 """
 
@@ -56,7 +56,9 @@ class Cache:
         self.layers = list(zip(map(native.query_view, queries), views[::2], views[1::2]))
         self.array = native.layer_array(self.layers)
         self.scores = [torch.zeros(1, 1, n, device="cuda") for _ in rows]
-        self.indices = torch.zeros(len(rows), 1, 1, self.params.budget, dtype=torch.int32, device="cuda")
+        self.indices = torch.zeros(
+            len(rows), 1, 1, self.params.budget, dtype=torch.int32, device="cuda"
+        )
         self.kept_lens = torch.zeros(len(rows), 1, dtype=torch.int32, device="cuda")
         self.kept = (native.Kept * len(rows))(
             *(native.kept_view(*kept) for kept in zip(self.indices, self.kept_lens))
@@ -142,7 +144,9 @@ def race(library, n, num_layers, runs, order):
     library.finish()
     result = [
         {
-            "n": n, "layers": num_layers, "cache": cache.name,
+            "n": n,
+            "layers": num_layers,
+            "cache": cache.name,
             "keeps_the_same": torch.equal(cache.indices, caches[0].indices),
         }
         for cache in caches
@@ -179,11 +183,17 @@ def main():
     for n in map(int, args.n.split(",")):
         for row in race(library, n, args.layers, args.runs, args.order):
             rows.append(row)
-            print(" ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))
+            print(
+                " ".join(
+                    f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()
+                )
+            )
         sys.stdout.flush()
     if args.json:
         device = torch.cuda.get_device_name()
-        Path(args.json).write_text(json.dumps({"device": device, "torch": torch.__version__, "rows": rows}))
+        Path(args.json).write_text(
+            json.dumps({"device": device, "torch": torch.__version__, "rows": rows})
+        )
     if not all(row["keeps_the_same"] for row in rows):
         sys.exit("Expected pages to keep what the packed cache keeps but found other indices")
 

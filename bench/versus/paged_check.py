@@ -53,9 +53,12 @@ class Case:
             self.pages.append(pages)
             self.dense.append(dense)
             self.queries.append(self.draw(len(LENGTHS), Q_HEADS, WINDOW, DIM).to(dtype))
-            self.views.append([
-                native.pages_view(both, self.table, self.lens, max(LENGTHS)) for both in pages.both
-            ])
+            self.views.append(
+                [
+                    native.pages_view(both, self.table, self.lens, max(LENGTHS))
+                    for both in pages.both
+                ]
+            )
         self.params = library.params(
             method=native.CHUNKKV, window=WINDOW, chunk_size=CHUNK, budget=BUDGET
         )
@@ -93,7 +96,9 @@ class Case:
                 continue
             keys, mine = self.dense[layer][0][b], scores[b, 0, :n]
             exact = scores_in_float64(self.queries[layer][b], keys)
-            worst = max(worst, ((mine - exact).abs() / exact.clamp_min(1e-30))[: n - WINDOW].max().item())
+            worst = max(
+                worst, ((mine - exact).abs() / exact.clamp_min(1e-30))[: n - WINDOW].max().item()
+            )
             expect(not mine[n - WINDOW :].any(), "no scores in the window", mine[n - WINDOW :])
         expect(self.packed_error < PACKED_LIMIT, "scores of packed keys", self.packed_error)
         expect(worst < SCORE_LIMIT, f"scores within {SCORE_LIMIT} of float64", worst)
@@ -104,7 +109,8 @@ class Case:
     def check_choice(self, layer):
         expect(
             self.kept_lens[layer].tolist() == [min(n, BUDGET) for n in LENGTHS],
-            "min(budget, n) kept", self.kept_lens[layer].tolist(),
+            "min(budget, n) kept",
+            self.kept_lens[layer].tolist(),
         )
         for b, n in enumerate(LENGTHS):
             kept = self.kept_of(layer, b)
@@ -143,7 +149,11 @@ class Case:
         for which, b in itertools.product((0, 1), range(len(LENGTHS))):
             rows = self.dense[layer][which][b][:, self.kept_of(layer, b)]
             found = self.pages[layer].read(which, tables[b], rows.shape[1])
-            expect(torch.equal(found.contiguous().view(torch.int16), rows.view(torch.int16)), "kept rows", b)
+            expect(
+                torch.equal(found.contiguous().view(torch.int16), rows.view(torch.int16)),
+                "kept rows",
+                b,
+            )
 
     def check_attention(self, layer, tables):
         """After the freed blocks are filled with NaN; the largest difference."""
@@ -187,10 +197,12 @@ class Case:
         worst, freed = self.check_attention(0, self.table)
         # The others in one call.
         before = [pages.bits() for pages in self.pages]
-        array = native.layer_array([
-            (native.query_view(queries), *views)
-            for queries, views in zip(self.queries[1:], self.views[1:])
-        ])
+        array = native.layer_array(
+            [
+                (native.query_view(queries), *views)
+                for queries, views in zip(self.queries[1:], self.views[1:])
+            ]
+        )
         kept = (native.Kept * (NUM_LAYERS - 1))(*self.kept[1:])
         self.library.compress(self.params, array, kept)
         self.library.finish()
@@ -220,6 +232,9 @@ def check_all(library, device):
         score, packed, worst = map(max, (score, packed, worst), found)
         freed += found[3]
     return {
-        "cases": len(cases), "score_relative_error": score, "score_to_packed": packed, "attention_error": worst,
+        "cases": len(cases),
+        "score_relative_error": score,
+        "score_to_packed": packed,
+        "attention_error": worst,
         "blocks_freed_of_a_layer": int(freed),
     }

@@ -51,7 +51,9 @@ def shuffled_tables(lens, block_size, num_blocks, device):
     """
     counts = [-(-n // block_size) for n in lens]
     order = torch.randperm(num_blocks, device=device, dtype=torch.int32)
-    table = torch.full((len(lens), max(counts) + 1), num_blocks + 7, device=device, dtype=torch.int32)
+    table = torch.full(
+        (len(lens), max(counts) + 1), num_blocks + 7, device=device, dtype=torch.int32
+    )
     first = 0
     for row, count in zip(table, counts):
         row[:count] = order[first : first + count]
