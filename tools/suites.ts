@@ -45,6 +45,11 @@ export const SUITES: Record<string, Suite> = {
       await runProgram([join(cudaTestDir(), "cuda_test"), "--quick"], env),
       await runDeno(filter, ["--trace-leaks", "tests/cuda/device_test.ts"], env),
       await runDeno(filter, ["tests/cuda/llama_cpp_test.ts"]),
+      // The tests of the paged cache again, in memory of the device.
+      await runDeno(filter, ["--trace-leaks", "tests/paged"], {
+        ...env,
+        CHUNKKV_TEST_DEVICE: "cuda",
+      }),
     ]);
   },
   sanitize: async () => {
