@@ -21,9 +21,9 @@ export type Metric =
   | "refusal";
 
 /**
- * One prompt and its expected answer. The prompt is `instructionBefore`, `context`,
- * `instructionAfter`, `question`, `answerStart`, joined without anything between them
- * ({@linkcode promptText}).
+ * One prompt and its expected answer. What the user says is `instructionBefore`, `context`,
+ * `instructionAfter` and `question`, joined without anything between them ({@linkcode userText});
+ * the model's turn begins with `answerStart`.
  */
 export interface Example {
   /** Unique within its task. */
@@ -36,9 +36,9 @@ export interface Example {
   context: string;
   /** Between context and question. @default {""} */
   instructionAfter?: string;
-  /** What is asked; empty where the context is the whole request. */
+  /** What is asked, to the end of the prompt; empty where the context is the whole request. */
   question: string;
-  /** The end of the prompt, such as `"\nAnswer:"`. @default {""} */
+  /** Words put in the model's mouth: small models answer where they would ramble. @default {""} */
   answerStart?: string;
   /**
    * Whether the prompt goes through the model's chat template. False where the official evaluation
@@ -82,8 +82,8 @@ export interface LoadOptions {
 /** A benchmark's loader: `dir` undefined reads the sample that ships with the project. */
 export type Load = (dir: string | undefined, options: LoadOptions) => Promise<Example[]>;
 
-/** The whole prompt, before any chat template. */
-export function promptText(example: Example): string {
+/** What the user says: the whole prompt before any chat template. */
+export function userText(example: Example): string {
   const { instructionBefore = "", context, instructionAfter = "", question } = example;
-  return instructionBefore + context + instructionAfter + question + (example.answerStart ?? "");
+  return instructionBefore + context + instructionAfter + question;
 }
