@@ -22,8 +22,8 @@ export type Metric =
 
 /**
  * One prompt and its expected answer. What the user says is `instructionBefore`, `context`,
- * `instructionAfter` and `question`, joined without anything between them ({@linkcode userText});
- * the model's turn begins with `answerStart`.
+ * `instructionAfter` and `question`, joined without anything between them
+ * ({@linkcode promptText}); the model's turn begins with `answerStart`.
  */
 export interface Example {
   /** Unique within its task. */
@@ -82,8 +82,8 @@ export interface LoadOptions {
 /** A benchmark's loader: `dir` undefined reads the sample that ships with the project. */
 export type Load = (dir: string | undefined, options: LoadOptions) => Promise<Example[]>;
 
-/** What the user says: the whole prompt before any chat template. */
-export function userText(example: Example): string {
+/** What the user says, before any chat template; `answerStart` comes after it. */
+export function promptText(example: Example): string {
   const { instructionBefore = "", context, instructionAfter = "", question } = example;
   return instructionBefore + context + instructionAfter + question;
 }

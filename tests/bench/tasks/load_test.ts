@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { score } from "../../../bench/metrics/score.ts";
-import { type Example, type Load, userText } from "../../../bench/tasks/example.ts";
+import { type Example, type Load, promptText } from "../../../bench/tasks/example.ts";
 import { load as gsm8k } from "../../../bench/tasks/gsm8k.ts";
 import { load as jailbreak } from "../../../bench/tasks/jailbreak.ts";
 import { load as longbench } from "../../../bench/tasks/longbench.ts";
@@ -73,16 +73,16 @@ Deno.test("longbench joins the official prompt byte for byte", async () => {
     const order = "Answer the question based on the given passages. Only give me the answer and " +
       "do not output any other words.";
     assertEquals(
-      userText(hotpotqa),
+      promptText(hotpotqa),
       `${order}\n\nThe following are given passages.\nAnn did it. {input}\n\n${order}\n\n` +
         "Question: Who?\nAnswer:",
     );
     assertEquals(
-      userText(lcc),
+      promptText(lcc),
       "Please complete the code given below. \nAnn did it. {input}Next line of code:\n",
     );
     assertEquals(
-      userText(news),
+      promptText(news),
       "You are given several news passages. Write a one-page summary of all news. \n\nNews:\n" +
         "Ann did it. {input}\n\nNow, write a one-page summary of all the news.\n\nSummary:",
     );
@@ -103,7 +103,7 @@ Deno.test("longbench takes the folder's own prompts, and LongBench-E's files", a
   await withFiles(files, async (dir) => {
     const [example] = await longbench(dir, { seed: 1 });
     assertEquals([example!.task, example!.maxTokens], ["qasper", 5]);
-    assertEquals(userText(example!), "<Ann did it. {input}|Who?>");
+    assertEquals(promptText(example!), "<Ann did it. {input}|Who?>");
   });
 });
 
