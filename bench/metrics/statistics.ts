@@ -40,19 +40,34 @@ export interface BootstrapOptions {
  * @throws {RangeError} If a value is not finite or there is none.
  */
 export function meanInterval(values: readonly number[], options: BootstrapOptions = {}): Interval {
+  return groupedInterval([values], options);
+}
+
+/**
+ * The mean of the groups' means, as benchmarks average over tasks, with its interval: each group is
+ * drawn anew within itself.
+ *
+ * @param groups At least one, each with at least one value; all finite.
+ * @throws {RangeError} If a value is not finite, or there is none.
+ */
+export function groupedInterval(
+  groups: readonly (readonly number[])[],
+  options: BootstrapOptions = {},
+): Interval {
   const { seed = 0, resamples = 2000, level = 0.95 } = options;
-  checkFinite(values);
   if (!(level > 0 && level < 1)) {
     throw new RangeError(`Expected level to be between 0 and 1 but found ${level}`);
   }
+  if (groups.length === 0) throw new RangeError("Expected at least one group but found none");
+  for (const group of groups) checkFinite(group);
+  const lists = groups.map((group) => [...group]);
   const random = seededRandom(seed, "bootstrap");
-  const means = Array.from(
-    { length: resamples },
-    () => mean(sampleWithReplacement([...values], values.length, random)),
-  );
+  const resampled = (list: number[]) => mean(sampleWithReplacement(list, list.length, random));
+  const means = Array.from({ length: resamples }, () => mean(lists.map(resampled)));
   const tail = (1 - level) / 2;
   const [low, high] = quantile(means, [tail, 1 - tail]);
-  return { mean: mean([...values]), low: low!, high: high!, n: values.length };
+  const n = lists.reduce((count, list) => count + list.length, 0);
+  return { mean: mean(lists.map((list) => mean(list))), low: low!, high: high!, n };
 }
 
 /**
@@ -70,7 +85,11 @@ export function pairedDifference(
       `Expected as many values of both methods but found ${a.length} and ${b.length}`,
     );
   }
-  const interval = meanInterval(a.map((value, i) => value - b[i]!), options);
+  return asDifference(meanInterval(a.map((value, i) => value - b[i]!), options));
+}
+
+/** An interval of differences, and whether it leaves out zero. */
+export function asDifference(interval: Interval): Difference {
   return { ...interval, isSignificant: interval.low > 0 || interval.high < 0 };
 }
 

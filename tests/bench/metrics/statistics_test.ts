@@ -1,6 +1,10 @@
 import fc from "fast-check";
 import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
-import { meanInterval, pairedDifference } from "../../../bench/metrics/statistics.ts";
+import {
+  groupedInterval,
+  meanInterval,
+  pairedDifference,
+} from "../../../bench/metrics/statistics.ts";
 import { random } from "../../random.ts";
 
 /** Standard normal values. */
@@ -46,6 +50,18 @@ Deno.test("meanInterval() is the same for the same seed, and contains the mean",
   );
   const scores = normal(30, random(3));
   assert(meanInterval(scores, { seed: 1 }).low !== meanInterval(scores, { seed: 2 }).low);
+});
+
+Deno.test("groupedInterval() weighs groups alike, whatever their size", () => {
+  const groups = [normal(400, random(6)), [10, 10, 10]];
+  const { mean, low, high, n } = groupedInterval(groups);
+  assertEquals(n, 403);
+  assertAlmostEquals(mean, (meanInterval(groups[0]!).mean + 10) / 2, 1e-12);
+  // Only the first group varies, and counts half.
+  const first = meanInterval(groups[0]!);
+  assertAlmostEquals((high - low) / (first.high - first.low), 0.5, 0.05);
+  assertThrows(() => groupedInterval([]), RangeError, "at least one group");
+  assertThrows(() => groupedInterval([[1], []]), RangeError, "at least one value");
 });
 
 Deno.test("a wider level gives a wider interval", () => {
