@@ -9,7 +9,12 @@ import { UsageError } from "../../../bench/usage.ts";
 import { withFiles } from "./folder.ts";
 
 const LOADERS: Record<string, Load> = { needle, longbench, gsm8k, jailbreak };
-const ROW = { input: "Who?", context: "Ann did it. {input}", answers: ["Ann"], all_classes: null };
+const ROW = {
+  input: " Who? ",
+  context: "Ann did it. {input}",
+  answers: ["Ann"],
+  all_classes: null,
+};
 
 function jsonl(...rows: unknown[]): string {
   return rows.map((row) => JSON.stringify(row)).join("\n") + "\n";
@@ -63,7 +68,7 @@ Deno.test("longbench joins the official prompt byte for byte", async () => {
     "hotpotqa.jsonl": jsonl(ROW),
     "multi_news.jsonl": jsonl({ ...ROW, input: "" }),
     "lcc.jsonl": jsonl({ ...ROW, input: "" }),
-    "trec.jsonl": jsonl({ ...ROW, answers: ["A"], all_classes: ["A", "B"] }),
+    "trec.jsonl": jsonl({ ...ROW, input: "Type:", answers: ["A"], all_classes: ["A", "B"] }),
   };
   await withFiles(files, async (dir) => {
     const examples = await longbench(dir, { seed: 1 });
@@ -75,7 +80,7 @@ Deno.test("longbench joins the official prompt byte for byte", async () => {
     assertEquals(
       promptText(hotpotqa),
       `${order}\n\nThe following are given passages.\nAnn did it. {input}\n\n${order}\n\n` +
-        "Question: Who?\nAnswer:",
+        "Question:  Who? \nAnswer:",
     );
     assertEquals(
       promptText(lcc),
@@ -103,7 +108,7 @@ Deno.test("longbench takes the folder's own prompts, and LongBench-E's files", a
   await withFiles(files, async (dir) => {
     const [example] = await longbench(dir, { seed: 1 });
     assertEquals([example!.task, example!.maxTokens], ["qasper", 5]);
-    assertEquals(promptText(example!), "<Ann did it. {input}|Who?>");
+    assertEquals(promptText(example!), "<Ann did it. {input}| Who? >");
   });
 });
 

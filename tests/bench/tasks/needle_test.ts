@@ -25,6 +25,15 @@ Deno.test("needles fill their context to the token, up to one more sentence", as
   }
 });
 
+Deno.test("needles fit where sentences together have more tokens than apart", async () => {
+  const coarse = (text: string) => Math.floor(text.length / 40);
+  for (
+    const { context } of await load(undefined, { seed: 3, lengths: [90], countTokens: coarse })
+  ) {
+    assert(coarse(context) <= 90 && coarse(context) > 80, `${coarse(context)}`);
+  }
+});
+
 Deno.test("needles stand at their depth, at ends of sentences", async () => {
   const depths = [0, 0.1, 0.5, 0.9, 1];
   const examples = await load(undefined, { seed: 4, lengths: [3000], depths, countTokens });
