@@ -18,6 +18,7 @@ const NAMES = ["chromium", "chromium-browser", "google-chrome"];
 export async function ensureChromium(): Promise<string> {
   const there = findChromium();
   if (there !== null) return there;
+  if (process.env["CHUNKKV_CHROMIUM"]) throw new Error(NOT_FOUND);
   try {
     console.log("Installing Chromium with apt-get, once ...");
     const env = { DEBIAN_FRONTEND: "noninteractive" };
@@ -35,7 +36,7 @@ export async function ensureChromium(): Promise<string> {
 }
 
 const NOT_FOUND = "The pages were NOT tested. Expected Chromium in PATH, or its path in " +
-  "CHUNKKV_CHROMIUM, but found none";
+  "CHUNKKV_CHROMIUM, but found neither";
 
 function findChromium(): string | null {
   const named = process.env["CHUNKKV_CHROMIUM"];

@@ -10,7 +10,7 @@ import type { Behaviour } from "../metrics/refusal.ts";
 import { UsageError } from "../usage.ts";
 import { chosenTasks, draw } from "./draw.ts";
 import type { Example, LoadOptions } from "./example.ts";
-import { checkRow, formatError, listFiles, readRows, type Row, sample } from "./rows.ts";
+import { checkRow, formatError, listFiles, readRows, type Row, sample, stem } from "./rows.ts";
 
 const MAX_TOKENS = 64;
 // JailbreakV's other formats carry the attack in an image.
@@ -48,32 +48,33 @@ export async function load(dir: string | undefined, options: LoadOptions): Promi
 }
 
 function toExample(row: Row<unknown>, file: string, index: number): Example | undefined {
+  const name = stem(file);
   const keys = typeof row.value === "object" && row.value ? Object.keys(row.value) : [];
   if (keys.includes("jailbreak_query")) {
     const { value } = checkRow(row, ATTACK);
     const format = value.format.toLowerCase();
     if (!TEXT_FORMATS.includes(format)) return undefined;
-    return request(format, value.id ?? index, value.jailbreak_query, "refused");
+    return request(format, `${name}/${value.id ?? index}`, value.jailbreak_query, "refused");
   }
   if (keys.includes("prompt")) {
     const { value } = checkRow(row, CONTROL);
-    return request("benign", value.id ?? index, value.prompt, "answered");
+    return request("benign", `${name}/${value.id ?? index}`, value.prompt, "answered");
   }
   if (keys.includes("Goal") && file.includes("benign")) {
     const { value } = checkRow(row, BENIGN);
-    return request("benign", value.Index ?? index, value.Goal, "answered");
+    return request("benign", `${name}/${value.Index ?? index}`, value.Goal, "answered");
   }
   throw formatError(row.place, '"jailbreak_query" or "prompt" in every row', keys);
 }
 
 function request(
   task: string,
-  id: string | number,
+  id: string,
   prompt: string,
   behaviour: Behaviour,
 ): Example {
   return {
-    id: String(id),
+    id,
     task,
     context: prompt,
     question: "",
