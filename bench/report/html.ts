@@ -8,10 +8,10 @@ import { mean } from "simple-statistics";
 import { commandLine } from "./command_line.ts";
 import { rowTable, summaryTable } from "./html_tables.ts";
 import { Markup, markup } from "./markup.ts";
-import { againstKept, bars, heatMaps, methodsOf, percent, type Plot } from "./plots.ts";
+import { againstKept, bars, heatMaps, methodsOf, similarityPlot } from "./plots.ts";
 import type { Results } from "./results.ts";
-import { UsageError } from "../usage.ts";
 import { type EvaluationRow, isEvaluation, summarize, type Summary } from "./summary.ts";
+import { percent, type Plot } from "./svg.ts";
 
 // No script, no request: what the page shows is in the page.
 const POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:";
@@ -28,8 +28,8 @@ export async function renderHtml(results: Results<unknown>): Promise<string> {
   const style = await Deno.readTextFile(join(import.meta.dirname ?? ".", "style.css"));
   const { rows } = results;
   const body = isEvaluation(rows)
-    ? [await evaluation(rows), await speeds(rows), allRows(rows)]
-    : [await speeds(rows), rowTable(rows, "All rows")];
+    ? [await evaluation(rows), await speeds(rows, caseName), allRows(rows)]
+    : [await speeds(rows, rowName), rowTable(rows, "All rows")];
   return markup`<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -54,19 +54,6 @@ ${body}
 </body>
 </html>
 `.toString();
-}
-
-/** Writes the page; a path that cannot be written is bad usage. */
-export async function writeHtml(path: string, results: Results<unknown>): Promise<void> {
-  const page = await renderHtml(results);
-  try {
-    await Deno.writeTextFile(path, page);
-  } catch (cause) {
-    throw new UsageError(
-      `Expected --html to name a writable file but found "${path}": ${(cause as Error).message}`,
-      { cause },
-    );
-  }
 }
 
 function origin(results: Results<unknown>): Markup {
@@ -103,6 +90,7 @@ async function evaluation(rows: readonly EvaluationRow[]): Promise<Markup> {
     ${section("Quality against tokens kept", figures(overview))}
     ${section("Needles found", figures(await heatMaps(rows)))}
     ${section("By task", figures(perTask))}
+    ${section("Layers", figures([await similarityPlot(rows)]))}
     <section>
     <h2>Figures</h2>
     ${summaryTable(summaries)}
@@ -145,18 +133,24 @@ async function quality(lines: readonly Summary[], methods: readonly string[]) {
   ]);
 }
 
-/** Bars where rows have speeds or sizes, of each method and fraction their mean. */
-async function speeds(rows: readonly unknown[]): Promise<Markup> {
+type Named = Record<string, unknown>;
+
+/** Bars where rows have speeds or sizes; of rows of one name their mean. */
+async function speeds(
+  rows: readonly unknown[],
+  name: (row: Named) => string,
+): Promise<Markup> {
   const measures = [
     ["decode_tps", "Decoding", "tokens a second"],
+    ["native_tps", "Decoding at that length, never compressed", "tokens a second"],
     ["kv_mib", "KV cache", "MiB"],
     ["prefill_s", "Reading the prompt", "seconds"],
     ["compress_ms", "Compression", "milliseconds"],
   ] as const;
-  const records = rows.map((row) => row as Record<string, unknown>);
+  const records = rows.map((row) => row as Named);
   const plots = await Promise.all(measures.map(([field, title, label]) => {
     const there = records.filter((row) => typeof row[field] === "number");
-    const values = [...Map.groupBy(there, rowName)].map(([name, group]) => ({
+    const values = [...Map.groupBy(there, name)].map(([name, group]) => ({
       name,
       value: mean(group.map((row) => row[field] as number)),
     }));
@@ -165,7 +159,13 @@ async function speeds(rows: readonly unknown[]): Promise<Markup> {
   return section("Speed and memory", figures(plots));
 }
 
-function rowName({ method, keep }: Record<string, unknown>): string {
+/** A method, what it keeps, and of how many tokens. */
+function rowName(row: Named): string {
+  const { prompt_tokens: tokens } = row;
+  return typeof tokens === "number" ? `${caseName(row)} of ${tokens}` : caseName(row);
+}
+
+function caseName({ method, keep }: Named): string {
   return [method ?? "", typeof keep === "number" ? percent(keep) : ""].join(" ").trim();
 }
 

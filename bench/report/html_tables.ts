@@ -4,8 +4,8 @@
  * @module
  */
 import { type Markup, markup } from "./markup.ts";
-import { percent } from "./plots.ts";
 import type { Estimate, Summary } from "./summary.ts";
+import { percent } from "./svg.ts";
 
 /** Every summary as a line; columns without values are left out. */
 export function summaryTable(summaries: readonly Summary[]): Markup {

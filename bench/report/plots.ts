@@ -1,49 +1,12 @@
 /**
- * Plots of an evaluation as SVG text, drawn by Vega-Lite; colours suit light and dark pages.
+ * Plots of an evaluation.
  *
  * @module
  */
-import { parse, View } from "vega";
-import { compile, type TopLevelSpec } from "vega-lite";
 import { mean } from "simple-statistics";
+import type { TopLevelSpec } from "vega-lite";
 import { type Estimate, type EvaluationRow, methodName, scoreOf, type Summary } from "./summary.ts";
-
-/** A plot and the words for those who do not see it. */
-export interface Plot {
-  title: string;
-  /** What it shows, in one sentence. */
-  description: string;
-  svg: string;
-}
-
-// After Okabe and Ito, for colour-blind readers; each stands out on white and on black.
-const COLORS = ["#2f86c9", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#8a8a00"];
-const WIDTH = 300;
-const CONFIG: NonNullable<TopLevelSpec["config"]> = {
-  background: "transparent",
-  font: "system-ui, sans-serif",
-  view: { stroke: null },
-  axis: {
-    domainColor: "currentColor",
-    tickColor: "currentColor",
-    labelColor: "currentColor",
-    titleColor: "currentColor",
-    gridColor: "currentColor",
-    gridOpacity: 0.15,
-    labelFontSize: 12,
-    titleFontSize: 12,
-    titleFontWeight: "normal",
-  },
-  legend: {
-    orient: "bottom",
-    columns: 3,
-    labelColor: "currentColor",
-    titleColor: "currentColor",
-    labelFontSize: 12,
-    symbolSize: 80,
-    symbolOpacity: 1,
-  },
-};
+import { COLORS, CONFIG, percent, type Plot, toSvg, WIDTH } from "./svg.ts";
 
 /** Methods in the order in which they first occur; the full cache is a line, not one of them. */
 export function methodsOf(summaries: readonly Summary[]): string[] {
@@ -225,16 +188,42 @@ export async function bars(
   return { title, description, svg: await toSvg(spec) };
 }
 
-/** A fraction for people. */
-export function percent(fraction: number): string {
-  return `${Number((100 * fraction).toFixed(1))}%`;
-}
-
-async function toSvg(spec: TopLevelSpec): Promise<string> {
-  const view = new View(parse(compile(spec).spec), { renderer: "none" });
-  try {
-    return await view.toSVG();
-  } finally {
-    view.finalize();
-  }
+/** How alike neighbouring layers choose, layer by layer; undefined where rows do not say. */
+export async function similarityPlot(rows: readonly EvaluationRow[]): Promise<Plot | undefined> {
+  const there = rows.filter(({ similarity }) => similarity && similarity.length > 0);
+  if (there.length === 0) return undefined;
+  const groups = Map.groupBy(there, (row) => `${methodName(row)} ${percent(row.keep)}`);
+  const values = [...groups].flatMap(([name, group]) =>
+    group[0]!.similarity!.map((_, i) => ({
+      name,
+      // The first layer has none before it.
+      layer: i + 1,
+      similarity: mean(group.map(({ similarity }) => similarity![i]!)),
+    }))
+  );
+  const description = "Jaccard similarity of what each layer and the one before it keep, by method";
+  const spec: TopLevelSpec = {
+    config: CONFIG,
+    description,
+    width: WIDTH,
+    height: 220,
+    data: { values },
+    mark: { type: "line", point: true },
+    encoding: {
+      x: { field: "layer", type: "quantitative", title: "layer", axis: { tickMinStep: 1 } },
+      y: {
+        field: "similarity",
+        type: "quantitative",
+        title: "Jaccard similarity",
+        scale: { domain: [0, 1] },
+      },
+      color: {
+        field: "name",
+        type: "nominal",
+        title: null,
+        scale: { domain: [...groups.keys()], range: COLORS },
+      },
+    },
+  };
+  return { title: "Similarity of neighbouring layers", description, svg: await toSvg(spec) };
 }

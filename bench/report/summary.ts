@@ -33,6 +33,8 @@ export interface EvaluationRow {
   nll?: number | null;
   /** KL(full || this), nats. */
   kl?: number | null;
+  /** Of the choices of each layer and the one before it. */
+  similarity?: readonly number[] | null;
   /** Examples behind the row. @default {1} */
   n?: number;
   /** Of `score`, where `n` is above 1: the 95% confidence interval. */

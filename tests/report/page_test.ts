@@ -4,8 +4,7 @@ import { type BrowserContext, chromium, type Page } from "playwright-core";
 import { assert, assertEquals } from "@std/assert";
 import { renderHtml } from "../../bench/report/html.ts";
 import type { Results } from "../../bench/report/results.ts";
-import { KEEPS, LENGTHS, longbenchResults, METHODS, needleResults } from "./rows.ts";
-import { DEPTHS } from "./rows.ts";
+import { DEPTHS, KEEPS, LENGTHS, longbenchResults, METHODS, needleResults } from "./rows.ts";
 
 const FLAGS = [
   "--no-sandbox",
@@ -145,6 +144,26 @@ Deno.test("a LongBench report has the mean over tasks and a plot a task", async 
   });
 });
 
+Deno.test("a report on reuse has the similarity of layers, a line a case", async () => {
+  const rows = [1, 2].flatMap((reuse) =>
+    ["a", "b"].map((id, i) => ({
+      ...{ id, task: "needle", method: "chunkkv", keep: 0.2, reuse, score: i, nll: 1, kl: 0.1 },
+      similarity: [0.5, 0.6, 0.1 * i],
+    }))
+  );
+  await withPage({ ...needleResults(), command: "reuse", rows }, async (page, complaints) => {
+    await checkPage(page, complaints);
+    const layers = page.locator("figure", { hasText: "Similarity of neighbouring layers" });
+    assertEquals(await layers.locator(".mark-line.role-mark path").count(), 2);
+    assertEquals(await layers.locator(".mark-symbol.role-mark path").count(), 6);
+    const first = layers.locator(".mark-symbol.role-mark path").nth(2);
+    assertEquals(
+      await first.getAttribute("aria-label"),
+      "layer: 3; Jaccard similarity: 0.05; name: chunkkv 20%",
+    );
+  });
+});
+
 Deno.test("a report of speeds has bars, and what rows say stays text", async () => {
   const answer = "<script>alert(1)</script><img src=x onerror=alert(2)> & " + "long ".repeat(200);
   const rows = ["full", "chunkkv"].map((method, i) => ({
@@ -152,6 +171,7 @@ Deno.test("a report of speeds has bars, and what rows say stays text", async () 
     keep: i === 0 ? 1 : 0.1,
     decode_tps: 30 + 40 * i,
     kv_mib: 90 - 80 * i,
+    prompt_tokens: 4000,
     answer,
     nested: { is: "left out" },
   }));
@@ -159,11 +179,15 @@ Deno.test("a report of speeds has bars, and what rows say stays text", async () 
   await withPage(results, async (page, complaints) => {
     await checkPage(page, complaints);
     assertEquals(await drawn(page, ".mark-rect path"), 4);
+    const names = await page.locator("figure").first().locator(".role-axis-label text")
+      .allTextContents();
+    assert(names.includes("chunkkv 10% of 4000"), names.join());
     assertEquals(await page.locator("thead th").allTextContents(), [
       "method",
       "keep",
       "decode_tps",
       "kv_mib",
+      "prompt_tokens",
       "answer",
     ]);
     assertEquals(await page.locator("tbody td").last().textContent(), answer);
