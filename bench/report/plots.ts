@@ -173,7 +173,7 @@ export async function bars(
   const spec: TopLevelSpec = {
     config: CONFIG,
     description,
-    width: WIDTH - 60,
+    width: WIDTH - 100,
     height: { step: 26 },
     data: { values: [...values] },
     encoding: { y, x },

@@ -32,6 +32,8 @@ export const CONFIG: NonNullable<TopLevelSpec["config"]> = {
     gridColor: "currentColor",
     gridOpacity: 0.15,
     labelFontSize: 12,
+    // Whole names, however long.
+    labelLimit: 0,
     titleFontSize: 12,
     titleFontWeight: "normal",
   },
@@ -41,6 +43,7 @@ export const CONFIG: NonNullable<TopLevelSpec["config"]> = {
     labelColor: "currentColor",
     titleColor: "currentColor",
     labelFontSize: 12,
+    labelLimit: 0,
     symbolSize: 80,
     symbolOpacity: 1,
   },
