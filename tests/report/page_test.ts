@@ -88,6 +88,10 @@ async function checkPage(page: Page, complaints: Complaints): Promise<void> {
       const { color, backgroundColor } = (globalThis as any).getComputedStyle(body);
       return [color, backgroundColor].map((value: string) => Number(/\d+/.exec(value)?.[0]));
     });
+    const words = page.locator(".role-axis-label text, .role-axis-title text");
+    const fills = await words.evaluateAll((all) => // deno-lint-ignore no-explicit-any -- the browser's function
+    [...new Set(all.map((one) => (globalThis as any).getComputedStyle(one).fill))]);
+    assertEquals(fills.map((fill) => Number(/\d+/.exec(fill)?.[0])), [text]);
     const isDark = text! > 200 && ground! < 50;
     const isLight = text! < 50 && ground! > 200;
     assert(colorScheme === "dark" ? isDark : isLight, `${colorScheme}: ${text} on ${ground}`);
