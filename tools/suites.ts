@@ -7,6 +7,7 @@ import { basename, join } from "node:path";
 import process from "node:process";
 
 import { arm64 } from "./arm64.ts";
+import { ensureChromium } from "./chromium.ts";
 import { buildCuda, buildCudaTest, cudaTestDir, installCudaTools } from "./cuda.ts";
 import { buildLlamaServer } from "./llama_server.ts";
 import { buildNative } from "./native.ts";
@@ -31,7 +32,7 @@ export const SUITES: Record<string, Suite> = {
     await buildNative(); // the fake CUDA library too
     return await runDeno(filter, [
       "--trace-leaks",
-      "--ignore=tests/golden,tests/preload,tests/cuda",
+      "--ignore=tests/golden,tests/preload,tests/cuda,tests/report",
       "tests",
     ]);
   },
@@ -74,6 +75,11 @@ export const SUITES: Record<string, Suite> = {
     await buildLlamaServer();
     return await runDeno(filter, ["--allow-net=127.0.0.1", "tests/preload"]);
   },
+  report: async (filter) => {
+    const env = { CHUNKKV_CHROMIUM: await ensureChromium() };
+    // All permissions: what drives the browser looks into /proc.
+    return await runDeno(filter, ["tests/report"], env, ["--allow-all"]);
+  },
   vllm: testVllm,
 };
 
@@ -109,9 +115,10 @@ async function runDeno(
   filter: string | undefined,
   args: string[],
   env: Record<string, string> = {},
+  permissions: string[] = PERMISSIONS,
 ): Promise<Counts> {
   const filters = filter === undefined ? [] : ["--filter", filter];
-  const command = [Deno.execPath(), "test", ...PERMISSIONS, ...filters, ...args];
+  const command = [Deno.execPath(), "test", ...permissions, ...filters, ...args];
   const { code, output } = await tee(command, { cwd: repoRoot(), env: { NO_COLOR: "1", ...env } });
   return readSummary(output, code);
 }
