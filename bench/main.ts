@@ -10,9 +10,15 @@ import { Command, CommanderError } from "commander";
 import { VERSION } from "./version.ts";
 import { ChunkKvError } from "chunkkv";
 import { addDemo } from "./commands/demo.ts";
+import { addGsm8k } from "./commands/gsm8k.ts";
 import { addInfo } from "./commands/info.ts";
+import { addJailbreak } from "./commands/jailbreak.ts";
 import { addKernels } from "./commands/kernels.ts";
+import { addLongBench } from "./commands/longbench.ts";
+import { addNeedle } from "./commands/needle.ts";
+import { addReuse } from "./commands/reuse.ts";
 import { addRun } from "./commands/run.ts";
+import { addSpeed } from "./commands/speed.ts";
 import { UsageError } from "./usage.ts";
 
 function program(): Command {
@@ -25,6 +31,12 @@ function program(): Command {
   addDemo(chunkkv);
   addInfo(chunkkv);
   addKernels(chunkkv);
+  addNeedle(chunkkv);
+  addLongBench(chunkkv);
+  addGsm8k(chunkkv);
+  addJailbreak(chunkkv);
+  addReuse(chunkkv);
+  addSpeed(chunkkv);
   addRun(chunkkv);
   for (const command of chunkkv.commands) command.exitOverride().showHelpAfterError();
   return chunkkv;

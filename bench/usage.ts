@@ -21,6 +21,25 @@ export function integer(name: string, low: number, high = 2 ** 31 - 1): (text: s
   };
 }
 
+/** A parser of fractions above 0 and at most 1 for the option `name`. */
+export function fraction(name: string, least = Number.MIN_VALUE): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (text.trim() !== "" && value >= least && value <= 1) return value;
+    const range = least > 0 ? "above 0 and at most 1" : `from ${least} to 1`;
+    throw new UsageError(`Expected ${name} to be ${range} but found "${text}"`);
+  };
+}
+
+/** A parser of lists with commas, at least one value and none twice, for the option `name`. */
+export function list<T>(name: string, parse: (text: string) => T): (text: string) => T[] {
+  return (text) => {
+    const values = text.split(",").map((part) => parse(part.trim()));
+    if (new Set(values).size === values.length) return values;
+    throw new UsageError(`Expected ${name} to name each value once but found "${text}"`);
+  };
+}
+
 /** Reads a text file; a missing one is bad usage and says which option named it. */
 export async function readTextFile(path: string, option: string): Promise<string> {
   try {

@@ -4,7 +4,7 @@
  * @module
  */
 import type { LlamaContext, LlamaModel } from "chunkkv/llama-cpp";
-import { decodeSeconds, greedy, meanDivergence, median, teacherForced } from "./measure.ts";
+import { decodeRates, greedy, meanDivergence, teacherForced, TIMED_TOKENS } from "./measure.ts";
 
 /** One line of the demo: snake_case, as in the JSON. */
 export interface DemoRow {
@@ -47,9 +47,6 @@ export interface CompareOptions {
 
 /** Tokens of the full cache's continuation that distributions are compared over. */
 const KL_TOKENS = 64;
-// Short turns that alternate: what else the machine does hits both sides of a ratio alike.
-const TIMED_TURNS = 4;
-const TOKENS_PER_TURN = 16;
 
 // The observation window: these tokens are read again for each method, so that it compresses right
 // after a prompt, as in use. All that comes before them is restored.
@@ -62,8 +59,7 @@ export async function compareMethods(
   options: CompareOptions,
 ): Promise<DemoRow[]> {
   const settings = {
-    contextSize: prompt.length + Math.max(options.maxTokens, KL_TOKENS + 1) +
-      TIMED_TURNS * TOKENS_PER_TURN,
+    contextSize: prompt.length + Math.max(options.maxTokens, KL_TOKENS + 1) + TIMED_TOKENS,
     ...(options.threads === undefined ? {} : { threads: options.threads }),
   };
   using context = model.createContext(settings);
@@ -86,7 +82,9 @@ export async function compareMethods(
   const size = kvSize(context);
   const full = await greedy(context, options.maxTokens);
   // The answer may be short; what is compared goes on past its end.
-  const rest = await greedy(context, Math.max(0, KL_TOKENS + 1 - full.tokens.length), true);
+  const rest = await greedy(context, Math.max(0, KL_TOKENS + 1 - full.tokens.length), {
+    ignoreEnd: true,
+  });
   const continuation = [...full.tokens, ...rest.tokens].slice(0, KL_TOKENS + 1);
   const [fullTps] = await decodeRates([context]);
   await reread();
@@ -156,15 +154,4 @@ async function sameLength(
     native[Symbol.dispose]();
     throw error;
   }
-}
-
-/** Tokens a second of each context, measured in alternating turns. */
-async function decodeRates(contexts: readonly LlamaContext[]): Promise<number[]> {
-  const seconds = contexts.map(() => [] as number[]);
-  for (let turn = 0; turn < TIMED_TURNS; turn++) {
-    for (const [i, context] of contexts.entries()) {
-      seconds[i]!.push(await decodeSeconds(context, TOKENS_PER_TURN));
-    }
-  }
-  return seconds.map((turns) => TOKENS_PER_TURN / median(turns));
 }

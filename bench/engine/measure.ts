@@ -11,15 +11,16 @@ import { klDivergence, logSoftmax } from "../metrics/divergence.ts";
  *
  * @param context A context whose sequence 0 has logits.
  * @param maxTokens Most tokens.
- * @param ignoreEnd Goes on to `maxTokens` where the answer would end.
+ * @param options `ignoreEnd`: goes on to `maxTokens` where the answer would end; `stop`: texts that
+ * end it.
  * @returns The text and its tokens, all of them in the cache.
  */
 export async function greedy(
   context: LlamaContext,
   maxTokens: number,
-  ignoreEnd = false,
+  options: { ignoreEnd?: boolean; stop?: readonly string[] } = {},
 ): Promise<{ text: string; tokens: readonly number[] }> {
-  const pieces = context.generate({ maxTokens, temperature: 0, ignoreEnd });
+  const pieces = context.generate({ ...options, maxTokens, temperature: 0 });
   let text = "";
   for (;;) {
     const { done, value } = await pieces.next();
@@ -52,6 +53,24 @@ export function meanDivergence(
   if (reference.length === 0) return null;
   const sum = reference.reduce((total, p, i) => total + klDivergence(p, other[i]!), 0);
   return sum / reference.length;
+}
+
+// Short turns that alternate: what else the machine does hits both sides of a ratio alike.
+const TIMED_TURNS = 4;
+const TOKENS_PER_TURN = 16;
+
+/** Tokens by which {@linkcode decodeRates} makes a sequence longer. */
+export const TIMED_TOKENS = TIMED_TURNS * TOKENS_PER_TURN;
+
+/** Decoded tokens a second of each context, measured in alternating turns. */
+export async function decodeRates(contexts: readonly LlamaContext[]): Promise<number[]> {
+  const seconds = contexts.map(() => [] as number[]);
+  for (let turn = 0; turn < TIMED_TURNS; turn++) {
+    for (const [i, context] of contexts.entries()) {
+      seconds[i]!.push(await decodeSeconds(context, TOKENS_PER_TURN));
+    }
+  }
+  return seconds.map((turns) => TOKENS_PER_TURN / median(turns));
 }
 
 /**

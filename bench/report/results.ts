@@ -50,11 +50,16 @@ export function results<Row>(
 
 /** Writes results as JSON; a path that cannot be written is bad usage. */
 export async function writeJson<Row>(path: string, value: Results<Row>): Promise<void> {
+  await writeReport(path, "--json", JSON.stringify(value, null, 2) + "\n");
+}
+
+/** Writes a report to the file that an option names; a path that cannot be written is bad usage. */
+export async function writeReport(path: string, option: string, text: string): Promise<void> {
   try {
-    await Deno.writeTextFile(path, JSON.stringify(value, null, 2) + "\n");
+    await Deno.writeTextFile(path, text);
   } catch (cause) {
     throw new UsageError(
-      `Expected --json to name a writable file but found "${path}": ${(cause as Error).message}`,
+      `Expected ${option} to name a writable file but found "${path}": ${(cause as Error).message}`,
       { cause },
     );
   }

@@ -46,7 +46,12 @@ export async function load(dir: string | undefined, options: LoadOptions): Promi
   const haystack = new Haystack(await readTexts(dir), options.countTokens ?? estimateTokens);
   return lengths.flatMap((length) =>
     Array.from({ length: limit }, (_, i) => {
-      return hide(haystack, { length, depth: depths[i % depths.length]!, index: i }, options.seed);
+      const round = Math.floor(i / depths.length);
+      return hide(
+        haystack,
+        { length, depth: depths[i % depths.length]!, index: i, round },
+        options.seed,
+      );
     })
   );
 }
@@ -55,9 +60,12 @@ interface Place {
   length: number;
   depth: number;
   index: number;
+  /** Those of one round, a needle at each depth, are hidden in the same text: its start is read once. */
+  round: number;
 }
 
-function hide(haystack: Haystack, { length, depth, index }: Place, seed: number): Example {
+function hide(haystack: Haystack, place: Place, seed: number): Example {
+  const { length, depth, index, round } = place;
   const random = seededRandom(seed, "needle", length, depth, index);
   const city = CITIES[randomIndex(random, CITIES.length)]!;
   const number = String(1_000_000 + randomIndex(random, 9_000_000));
@@ -67,7 +75,7 @@ function hide(haystack: Haystack, { length, depth, index }: Place, seed: number)
     task: "needle",
     instructionBefore: "A special magic number is hidden in the following text. Remember it: " +
       "you will be asked for it afterwards.\n\n",
-    context: haystack.fill(length, needle, depth, random),
+    context: haystack.fill(length, needle, depth, seededRandom(seed, "haystack", length, round)),
     instructionAfter: "\n\n",
     question: `What is the special magic number for ${city} in the text above?`,
     answerStart: `The special magic number for ${city} is:`,

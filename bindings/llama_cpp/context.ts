@@ -17,11 +17,14 @@ import {
 import { ContextHandle } from "./context_handle.ts";
 import type { LlamaContextOptions } from "./context_options.ts";
 import { generate, type GenerateOptions, type GenerateResult } from "./generate.ts";
+import { type GeneratedText, generateEach, type GenerateEachOptions } from "./generate_each.ts";
 import { checkInteger, checkSequence, MAX_INT32 } from "./integers.ts";
 import type { LlamaModel } from "./model.ts";
 import { bridge, type Handle } from "./native.ts";
 import { prefill, type PrefillOptions, type PrefillReport } from "./prefill.ts";
 import { type PromptInput, PromptReader } from "./prompt.ts";
+import { score, type ScoreOptions } from "./score.ts";
+import { LlamaSnapshot, SnapshotHandle } from "./snapshot.ts";
 import { stream } from "./streaming.ts";
 import { packStruct, REPORT } from "./structs.ts";
 import { checkTokens } from "./tokenizer.ts";
@@ -164,6 +167,45 @@ export class LlamaContext implements Disposable {
       tokenizer: this.#model.tokenizer,
       onPiece: (piece) => this.#prompts.hear(piece, sequence),
     }, options);
+  }
+
+  /**
+   * Generates text in several sequences at once, each token of all of them in one batch: on most
+   * machines that is faster than one sequence after the other.
+   *
+   * @param sequences Which sequences; each ends with a prompt or a generated token.
+   * @param options Settings, the same for all.
+   * @returns For each sequence its text and how it ended.
+   * @throws {ChunkKvError} `cancelled`; `engine` if the cache is full; `invalid_argument`.
+   */
+  async generateEach(
+    sequences: readonly number[],
+    options: GenerateEachOptions = {},
+  ): Promise<GeneratedText[]> {
+    const results = await generateEach(
+      { model: this.#modelHandle, context: this.#handle, tokenizer: this.#model.tokenizer },
+      sequences,
+      options,
+    );
+    results.forEach(({ text }, i) => this.#prompts.hear(text, sequences[i] ?? 0));
+    return results;
+  }
+
+  /**
+   * What the model would say after each of some tokens if a sequence went on with them. The sequence
+   * stays what it was.
+   *
+   * @param tokens The tokens.
+   * @param options Settings.
+   * @returns Their logits, `[tokens.length, vocabSize]`: row `i` is what comes after token `i`.
+   * @throws {ChunkKvError} `invalid_argument` if there is no token, or one that the model does not
+   * know; `engine` if the cache is full; `cancelled`.
+   */
+  async score(
+    tokens: ArrayLike<number>,
+    options: ScoreOptions = {},
+  ): Promise<Float32Array<ArrayBuffer>> {
+    return await score(this.#handle, tokens, this.#model.tokenizer.vocabSize, options);
   }
 
   /**
@@ -314,6 +356,48 @@ export class LlamaContext implements Disposable {
       ),
     );
     if (options.attention) restoreAttention(this.#handle, sequence, options.attention);
+    this.#prompts.forget(sequence);
+  }
+
+  /**
+   * Keeps a sequence aside in memory: its state, its tokens and logits, and what compression has seen
+   * of it.
+   *
+   * @param sequence Which sequence.
+   * @returns The snapshot; dispose of it.
+   * @throws {ChunkKvError} `out_of_memory`, `engine`.
+   */
+  snapshot(sequence = 0): LlamaSnapshot {
+    const handle = new SnapshotHandle(this.#modelHandle);
+    try {
+      this.#handle.unwrap(
+        bridge().ckv_llama_snapshot_take(
+          this.#handle.idle,
+          checkSequence(sequence),
+          handle.pointer,
+        ),
+      );
+      return new LlamaSnapshot(handle, this.tokenCount(sequence));
+    } catch (error) {
+      handle.dispose();
+      throw error;
+    }
+  }
+
+  /**
+   * Replaces a sequence by a snapshot, as often as wanted. In the context that it was taken from the
+   * sequence can be compressed after the next token or prompt just as the original could.
+   *
+   * @param snapshot A snapshot of this context, or of another one with the same model and types.
+   * @param options `sequence`: which one.
+   * @throws {ChunkKvError} `invalid_argument` if it does not fit this context, and the sequence is as
+   * it was; `engine` if llama.cpp does not take it, and the sequence is empty.
+   */
+  restore(snapshot: LlamaSnapshot, options: { sequence?: number } = {}): void {
+    const sequence = checkSequence(options.sequence ?? 0);
+    this.#handle.unwrap(
+      bridge().ckv_llama_snapshot_restore(this.#handle.idle, sequence, snapshot.handle.pointer),
+    );
     this.#prompts.forget(sequence);
   }
 

@@ -33,6 +33,11 @@ export interface LlamaContextOptions {
   flashAttention?: boolean;
   /** Whether layers with a sliding window cache all tokens, so that positions can shift. @default {false} */
   fullSlidingWindow?: boolean;
+  /**
+   * Most tokens that {@linkcode LlamaContext.score} decodes at once; the engine holds `vocabSize` floats
+   * for each. At most `batchSize`. @default {as many as sequences}
+   */
+  scoreBatchSize?: number;
   /** Instruction set of the compression. @default {"best"} */
   isa?: Isa;
   /**
@@ -64,6 +69,7 @@ export function packContextParams(options: LlamaContextOptions): Uint8Array<Arra
     sequences = 1,
     flashAttention = true,
     fullSlidingWindow = false,
+    scoreBatchSize = 0,
     isa = "best",
     accumulateAttention = false,
   } = options;
@@ -72,6 +78,7 @@ export function packContextParams(options: LlamaContextOptions): Uint8Array<Arra
   checkInteger("batchSize", batchSize, 1);
   checkInteger("microBatchSize", microBatchSize, 1);
   checkInteger("sequences", sequences, 1, 256);
+  checkInteger("scoreBatchSize", scoreBatchSize, 0, batchSize);
   check(Object.hasOwn(ISAS, isa), `isa to be one of ${Object.keys(ISAS).join(", ")}`, isa);
   return packStruct(CONTEXT_PARAMS, {
     context_size: contextSize ?? 0,
@@ -84,6 +91,7 @@ export function packContextParams(options: LlamaContextOptions): Uint8Array<Arra
     flash_attention: Number(flashAttention),
     full_sliding_window: Number(fullSlidingWindow),
     isa: ISAS[isa],
+    max_outputs: scoreBatchSize,
     accumulate_attention: Number(accumulateAttention),
   });
 }

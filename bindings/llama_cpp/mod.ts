@@ -31,6 +31,7 @@ export type { KvType, LlamaContextOptions } from "./context_options.ts";
 export { llamaEngine, type LlamaEngineInfo } from "./engine.ts";
 export { ENGINE_VARIABLE, PREBUILT_VERSION } from "./engine_path.ts";
 export type { GenerateOptions, GenerateResult } from "./generate.ts";
+export type { GeneratedText, GenerateEachOptions } from "./generate_each.ts";
 export { LlamaModel, type LlamaModelInfo, type LlamaModelOptions } from "./model.ts";
 export { BRIDGE_VARIABLE } from "./native.ts";
 export type { PrefillOptions, PrefillProgress, PrefillReport } from "./prefill.ts";
@@ -43,5 +44,7 @@ export {
 } from "./preload.ts";
 export type { PromptInput } from "./prompt.ts";
 export type { SamplingOptions } from "./sampler.ts";
+export type { ScoreOptions } from "./score.ts";
+export type { LlamaSnapshot } from "./snapshot.ts";
 export type { StreamingOptions } from "./streaming.ts";
 export { type DetokenizeOptions, LlamaTokenizer, type TokenizeOptions } from "./tokenizer.ts";

@@ -52,6 +52,7 @@ export const CONTEXT_PARAMS = {
   flash_attention: "i32",
   full_sliding_window: "i32",
   isa: "i32",
+  max_outputs: "i32",
   accumulate_attention: "i32",
 } as const satisfies StructFields;
 

@@ -9,6 +9,7 @@
 
 const MODEL = /* ckv_llama_model *model */ "pointer";
 const CONTEXT = /* ckv_llama_context *context */ "pointer";
+const SNAPSHOT = /* ckv_llama_snapshot *snapshot */ "pointer";
 const SEQUENCE = /* int32_t sequence */ "i32";
 const TEXT = /* char *text */ "buffer";
 const CAPACITY = /* int32_t capacity */ "i32";
@@ -190,6 +191,11 @@ export const symbols = {
     result: "i32",
   },
 
+  ckv_llama_snapshot_new: { parameters: [MODEL], result: "pointer" },
+  ckv_llama_snapshot_free: { parameters: [SNAPSHOT], result: "void" },
+  ckv_llama_snapshot_take: { parameters: [CONTEXT, SEQUENCE, SNAPSHOT], result: "i32" },
+  ckv_llama_snapshot_restore: { parameters: [CONTEXT, SEQUENCE, SNAPSHOT], result: "i32" },
+
   ckv_llama_prefill_begin: {
     parameters: [CONTEXT, SEQUENCE, /* int32_t num_tokens */ "i32"],
     result: "i32",
@@ -209,6 +215,18 @@ export const symbols = {
     parameters: [CONTEXT, SEQUENCE, /* float *logits */ "buffer", /* int32_t count */ "i32"],
     result: "i32",
   },
+  ckv_llama_score_async: {
+    name: "ckv_llama_score",
+    parameters: [
+      CONTEXT,
+      SEQUENCE,
+      /* const int32_t *tokens */ "buffer",
+      /* int32_t num_tokens */ "i32",
+      /* float *logits */ "buffer",
+    ],
+    result: "i32",
+    nonblocking: true,
+  },
   ckv_llama_sampler_new: {
     parameters: [MODEL, /* const ckv_llama_sampler_params *params */ "buffer"],
     result: "pointer",
@@ -225,6 +243,19 @@ export const symbols = {
       /* ckv_llama_sampler *sampler */ "pointer",
       /* int32_t *token */ "buffer",
       /* int32_t *is_end */ "buffer",
+    ],
+    result: "i32",
+    nonblocking: true,
+  },
+  ckv_llama_generate_step_each_async: {
+    name: "ckv_llama_generate_step_each",
+    parameters: [
+      CONTEXT,
+      /* int32_t count */ "i32",
+      /* const int32_t *sequences */ "buffer",
+      /* const uint64_t *samplers */ "buffer",
+      /* int32_t *tokens */ "buffer",
+      /* int32_t *are_ends */ "buffer",
     ],
     result: "i32",
     nonblocking: true,

@@ -1,7 +1,7 @@
 // The C bridge to llama.cpp: one flat, stable ABI for the Deno binding. It mirrors no llama.h struct;
 // sizes, numbers and texts are all that cross it.
 //
-// - Objects: engine (a loaded libllama) <- model <- context, and samplers. Each *_free drops the
+// - Objects: engine (a loaded libllama) <- model <- context, samplers and snapshots. Each *_free drops the
 //   caller's reference only; an engine or model lives on while something made from it does.
 // - *_new only fails for want of memory and then returns NULL; *_error tells why the object's last
 //   failed call failed, in a text that it owns.
@@ -26,6 +26,7 @@ typedef struct ckv_llama_engine ckv_llama_engine;
 typedef struct ckv_llama_model ckv_llama_model;
 typedef struct ckv_llama_context ckv_llama_context;
 typedef struct ckv_llama_sampler ckv_llama_sampler;
+typedef struct ckv_llama_snapshot ckv_llama_snapshot;
 
 typedef struct ckv_llama_model_params {
   uint32_t struct_size;
@@ -60,9 +61,10 @@ typedef struct ckv_llama_context_params {
   int32_t key_type;          // ckv_dtype
   int32_t value_type;        // ckv_dtype
   int32_t num_sequences;
-  int32_t flash_attention;       // 0: off; then nothing can be compressed
-  int32_t full_sliding_window;   // 1: sliding-window layers keep all cells, so positions can shift
-  int32_t isa;                   // ckv_isa of the compression
+  int32_t flash_attention;      // 0: off; then nothing can be compressed
+  int32_t full_sliding_window;  // 1: sliding-window layers keep all cells, so positions can shift
+  int32_t isa;                  // ckv_isa of the compression
+  int32_t max_outputs;  // most tokens that ckv_llama_score decodes at once; 0: num_sequences
   int32_t accumulate_attention;  // 1: adds up the attention of all queries, which h2o chooses by
 } ckv_llama_context_params;
 
@@ -222,6 +224,17 @@ CKV_LLAMA_API int64_t ckv_llama_attention_get(ckv_llama_context *context, int32_
 CKV_LLAMA_API ckv_status ckv_llama_attention_set(ckv_llama_context *context, int32_t sequence,
                                                  const uint8_t *data, int64_t size);
 
+// A sequence kept aside in memory: its state, tokens, newest logits, queries and accumulated attention.
+// `take` replaces what the snapshot held. Restored in the context that it was taken from, the sequence
+// can be compressed after the next token or prompt just as the original could; in another one of the
+// same model and cache types its queries are not known. Errors are the context's.
+CKV_LLAMA_API ckv_llama_snapshot *ckv_llama_snapshot_new(ckv_llama_model *model);
+CKV_LLAMA_API void ckv_llama_snapshot_free(ckv_llama_snapshot *snapshot);
+CKV_LLAMA_API ckv_status ckv_llama_snapshot_take(ckv_llama_context *context, int32_t sequence,
+                                                 ckv_llama_snapshot *snapshot);
+CKV_LLAMA_API ckv_status ckv_llama_snapshot_restore(ckv_llama_context *context, int32_t sequence,
+                                                    const ckv_llama_snapshot *snapshot);
+
 // ---- Decoding -----------------------------------------------------------------------------------
 
 // A prompt goes in by steps of at most batch_size tokens. Either all of it gets in, or a failed or
@@ -236,6 +249,11 @@ CKV_LLAMA_API ckv_status ckv_llama_prefill_undo(ckv_llama_context *context);
 CKV_LLAMA_API ckv_status ckv_llama_logits(ckv_llama_context *context, int32_t sequence,
                                           float *logits, int32_t count);
 
+// The logits after each of some tokens if the sequence went on with them, f32
+// [num_tokens][vocab_size]; the sequence stays what it was.
+CKV_LLAMA_API ckv_status ckv_llama_score(ckv_llama_context *context, int32_t sequence,
+                                         const int32_t *tokens, int32_t num_tokens, float *logits);
+
 CKV_LLAMA_API ckv_llama_sampler *ckv_llama_sampler_new(ckv_llama_model *model,
                                                        const ckv_llama_sampler_params *params);
 CKV_LLAMA_API void ckv_llama_sampler_free(ckv_llama_sampler *sampler);
@@ -245,6 +263,13 @@ CKV_LLAMA_API void ckv_llama_sampler_free(ckv_llama_sampler *sampler);
 CKV_LLAMA_API ckv_status ckv_llama_generate_step(ckv_llama_context *context, int32_t sequence,
                                                  ckv_llama_sampler *sampler, int32_t *token,
                                                  int32_t *is_end);
+
+// The same for `count` different sequences, all decoded in one batch; samplers: a ckv_llama_sampler *
+// for each. No queries are captured.
+CKV_LLAMA_API ckv_status ckv_llama_generate_step_each(ckv_llama_context *context, int32_t count,
+                                                      const int32_t *sequences,
+                                                      const uint64_t *samplers, int32_t *tokens,
+                                                      int32_t *are_ends);
 
 // ---- Compression --------------------------------------------------------------------------------
 

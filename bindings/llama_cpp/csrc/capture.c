@@ -44,6 +44,46 @@ void ckvl_capture_forget_cells(ckvl_capture *capture) {
   }
 }
 
+static ckv_status copy_layers(ckvl_capture *to, const ckvl_capture *from, ckvl_error *error) {
+  const size_t layers = sizeof *to->layers * (size_t)from->num_layers;
+  const size_t caches = sizeof *to->caches.data * (size_t)from->caches.count;
+  to->layers = malloc(layers + 1);
+  to->caches.data = malloc(caches + 1);
+  if (!to->layers || !to->caches.data) return ckvl_fail_memory(error, layers + caches);
+  to->capacity = from->num_layers;
+  to->caches.count = from->caches.count;
+  if (caches) memcpy(to->caches.data, from->caches.data, caches);
+  for (; to->num_layers < from->num_layers; to->num_layers++) {
+    const ckvl_layer *layer = &from->layers[to->num_layers];
+    const size_t row = sizeof(float) * (size_t)layer->num_q_heads * (size_t)layer->key_dim;
+    float *queries = malloc(row * CKVL_WINDOW);
+    if (!queries) return ckvl_fail_memory(error, row * CKVL_WINDOW);
+    memcpy(queries, layer->queries, row * (size_t)layer->rows);
+    to->layers[to->num_layers] = *layer;
+    to->layers[to->num_layers].queries = queries;
+  }
+  return CKV_OK;
+}
+
+ckv_status ckvl_capture_copy(ckvl_capture *to, const ckvl_capture *from, ckvl_error *error) {
+  ckvl_capture copy;
+  ckvl_capture_init(&copy, from->api);
+  const ckv_status status = copy_layers(&copy, from, error);
+  if (status) {
+    ckvl_capture_free(&copy);
+    return status;
+  }
+  copy.has_one_mask = from->has_one_mask;
+  copy.seq = from->seq;
+  copy.next = from->next;
+  copy.rows = from->rows;
+  copy.status = from->status;
+  copy.reason = from->reason;
+  ckvl_capture_free(to);
+  *to = copy;
+  return CKV_OK;
+}
+
 // The layer that the node attends to, new or known; NULL with the reason set if it cannot be used.
 static ckvl_layer *find_layer(ckvl_capture *capture, const struct ggml_tensor *node) {
   ckvl_layer found;

@@ -100,9 +100,14 @@ static ckv_status check_params(ckv_llama_context *context, const ckv_llama_conte
         "found %d, %d and %d",
         p->context_size, p->batch_size, p->micro_batch_size);
   }
-  if (p->num_sequences < 1 || p->num_sequences > 256) {
-    return ckvl_fail(error, CKV_ERROR_INVALID_ARGUMENT, "Expected 1 to 256 sequences but found %d",
-                     p->num_sequences);
+  if (p->max_outputs < 0 || p->max_outputs > p->batch_size) {
+    return ckvl_fail(error, CKV_ERROR_INVALID_ARGUMENT,
+                     "Expected 0 to %d outputs, as many as a batch has tokens, but found %d",
+                     p->batch_size, p->max_outputs);
+  }
+  if (p->num_sequences < 1 || p->num_sequences > CKVL_MAX_SEQUENCES) {
+    return ckvl_fail(error, CKV_ERROR_INVALID_ARGUMENT, "Expected 1 to %d sequences but found %d",
+                     CKVL_MAX_SEQUENCES, p->num_sequences);
   }
   if (ggml_type_of(p->key_type) == GGML_TYPE_COUNT ||
       ggml_type_of(p->value_type) == GGML_TYPE_COUNT) {
@@ -114,6 +119,11 @@ static ckv_status check_params(ckv_llama_context *context, const ckv_llama_conte
   return CKV_OK;
 }
 
+// Every sequence's newest logits, or as many of one sequence as are wanted.
+static int32_t max_outputs(const ckv_llama_context_params *p) {
+  return p->max_outputs > p->num_sequences ? p->max_outputs : p->num_sequences;
+}
+
 static struct llama_context *make_engine_context(ckv_llama_context *context,
                                                  const ckv_llama_context_params *p,
                                                  int32_t num_threads) {
@@ -123,7 +133,7 @@ static struct llama_context *make_engine_context(ckv_llama_context *context,
   own.n_batch = (uint32_t)p->batch_size;
   own.n_ubatch = (uint32_t)p->micro_batch_size;
   own.n_seq_max = (uint32_t)p->num_sequences;
-  own.n_outputs_max = (uint32_t)p->num_sequences;
+  own.n_outputs_max = (uint32_t)max_outputs(p);
   own.n_threads = own.n_threads_batch = num_threads;
   own.type_k = ggml_type_of(p->key_type);
   own.type_v = ggml_type_of(p->value_type);
@@ -213,6 +223,7 @@ ckv_status ckv_llama_context_init(ckv_llama_context *context,
     context->hiding.api = &context->model->engine->api;
     ckvl_worker_pool_attach(&context->workers, &context->model->engine->host, context->ctx,
                             ckv_context_num_threads(context->ckv));
+    context->max_outputs = max_outputs(params);
     find_limits(context, params);
     status = allocate(context, params->num_sequences);
   }

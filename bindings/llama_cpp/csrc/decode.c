@@ -31,7 +31,7 @@ void ckvl_sequence_clear(ckvl_sequence *sequence) {
 
 // Room for the notes of a decode call, before it runs.
 static ckv_status reserve(ckv_llama_context *context, ckvl_sequence *sequence, int32_t num_tokens,
-                          bool want_logits) {
+                          ckvl_wanted wanted) {
   const int32_t needed = sequence->num_tokens + num_tokens;
   if (needed > sequence->token_capacity) {
     const int32_t capacity = needed + needed / 2;
@@ -40,7 +40,7 @@ static ckv_status reserve(ckv_llama_context *context, ckvl_sequence *sequence, i
     sequence->tokens = grown;
     sequence->token_capacity = capacity;
   }
-  if (want_logits && !sequence->logits) {
+  if (wanted == CKVL_NEWEST_LOGITS && !sequence->logits) {
     const ckv_llama_model *model = context->model;
     const size_t bytes =
         sizeof(float) * (size_t)model->engine->host.llama_vocab_n_tokens(model->vocab);
@@ -69,15 +69,8 @@ static ckv_status fail_decode(ckv_llama_context *context, int32_t result, int32_
   }
 }
 
-static int32_t run_engine(ckv_llama_context *context, int32_t s, const int32_t *tokens,
-                          int32_t num_tokens, bool want_logits) {
-  llama_seq_id owner = s;
-  for (int32_t i = 0; i < num_tokens; i++) {
-    context->positions[i] = context->sequences[s].next + i;
-    context->owner_counts[i] = 1;
-    context->owners[i] = &owner;
-    context->outputs[i] = want_logits && i == num_tokens - 1;
-  }
+// Runs a batch whose arrays of positions, owners and outputs are filled.
+static int32_t decode_batch(ckv_llama_context *context, const int32_t *tokens, int32_t num_tokens) {
   const struct llama_batch batch = {
       .n_tokens = num_tokens,
       .token = (llama_token *)(uintptr_t)tokens,  // only read
@@ -91,19 +84,60 @@ static int32_t run_engine(ckv_llama_context *context, int32_t s, const int32_t *
   return context->model->engine->host.llama_decode(context->ctx, batch);
 }
 
+static int32_t run_engine(ckv_llama_context *context, int32_t s, const int32_t *tokens,
+                          int32_t num_tokens, ckvl_wanted wanted) {
+  llama_seq_id owner = s;
+  for (int32_t i = 0; i < num_tokens; i++) {
+    context->positions[i] = context->sequences[s].next + i;
+    context->owner_counts[i] = 1;
+    context->owners[i] = &owner;
+    context->outputs[i] =
+        wanted == CKVL_ALL_LOGITS || (wanted == CKVL_NEWEST_LOGITS && i == num_tokens - 1);
+  }
+  return decode_batch(context, tokens, num_tokens);
+}
+
+// Notes of a decode call that has succeeded.
+static void append(ckv_llama_context *context, int32_t s, const int32_t *tokens,
+                   int32_t num_tokens) {
+  ckvl_sequence *sequence = &context->sequences[s];
+  memcpy(sequence->tokens + sequence->num_tokens, tokens, sizeof *tokens * (size_t)num_tokens);
+  sequence->num_tokens += num_tokens;
+  sequence->next += num_tokens;
+  sequence->has_logits = false;
+  // A decode call applies the shifts of all sequences first.
+  for (int32_t i = 0; i < context->num_sequences; i++) context->sequences[i].shift_pending = false;
+}
+
+// Takes over the logits of the batch's token `at` as those of the sequence's newest.
+static ckv_status keep_logits(ckv_llama_context *context, int32_t s, int32_t at) {
+  const ckvl_host_api *host = &context->model->engine->host;
+  ckvl_sequence *sequence = &context->sequences[s];
+  const float *logits = host->llama_get_logits_ith(context->ctx, at);
+  if (!logits) {
+    return ckvl_fail(&context->error, CKV_ERROR_ENGINE,
+                     "Expected logits for the newest token but the engine has none");
+  }
+  memcpy(sequence->logits, logits,
+         sizeof *logits * (size_t)host->llama_vocab_n_tokens(context->model->vocab));
+  sequence->has_logits = true;
+  return CKV_OK;
+}
+
 ckv_status ckvl_decode(ckv_llama_context *context, int32_t s, const int32_t *tokens,
-                       int32_t num_tokens, llama_pos capture_from, bool want_logits) {
+                       int32_t num_tokens, llama_pos capture_from, ckvl_wanted wanted) {
   const ckv_llama_engine *engine = context->model->engine;
   ckvl_sequence *sequence = &context->sequences[s];
   if (num_tokens > INT32_MAX - sequence->next) {
     return ckvl_fail(&context->error, CKV_ERROR_INVALID_ARGUMENT,
                      "Expected positions below %d but found more", INT32_MAX);
   }
-  const ckv_status status = reserve(context, sequence, num_tokens, want_logits);
+  const ckv_status status = reserve(context, sequence, num_tokens, wanted);
   if (status) return status;
   const llama_pos end = sequence->next + num_tokens;
-  const bool accumulates =
-      context->accumulates && !context->is_refreshing && !sequence->sums.status;
+  // What is only tried is taken out again before anything asks for its attention.
+  const bool accumulates = context->accumulates && !context->is_refreshing &&
+                           !sequence->sums.status && wanted != CKVL_ALL_LOGITS;
   // Where attention is added up, the newest token's mask tells which cells it went to.
   if (accumulates && capture_from > end - 1) capture_from = end - 1;
   ckvl_capture *capture = end > capture_from ? &sequence->capture : NULL;
@@ -113,7 +147,7 @@ ckv_status ckvl_decode(ckv_llama_context *context, int32_t s, const int32_t *tok
   context->recording = capture;
   if (accumulates) ckvl_accumulator_begin(&context->accumulator);
   if (sequence->has_hidden) ckvl_hiding_begin(&context->hiding);
-  const int32_t result = run_engine(context, s, tokens, num_tokens, want_logits);
+  const int32_t result = run_engine(context, s, tokens, num_tokens, wanted);
   context->recording = NULL;
   context->accumulator.is_on = false;
   const ckv_status hidden = ckvl_hiding_end(&context->hiding, &context->error);
@@ -127,23 +161,60 @@ ckv_status ckvl_decode(ckv_llama_context *context, int32_t s, const int32_t *tok
     ckvl_accumulator_end(&context->accumulator, context->ctx, s, capture, num_tokens,
                          &sequence->sums);
   }
-  memcpy(sequence->tokens + sequence->num_tokens, tokens, sizeof *tokens * (size_t)num_tokens);
-  sequence->num_tokens += num_tokens;
-  sequence->next = end;
-  sequence->has_logits = want_logits;
-  // A decode call applies the shifts of all sequences first.
-  for (int32_t i = 0; i < context->num_sequences; i++) context->sequences[i].shift_pending = false;
-  if (want_logits) {
-    const float *logits = engine->host.llama_get_logits_ith(context->ctx, num_tokens - 1);
-    if (!logits) {
-      sequence->has_logits = false;
-      return ckvl_fail(&context->error, CKV_ERROR_ENGINE,
-                       "Expected logits for the newest token but the engine has none");
-    }
-    memcpy(sequence->logits, logits,
-           sizeof *logits * (size_t)engine->host.llama_vocab_n_tokens(context->model->vocab));
+  append(context, s, tokens, num_tokens);
+  return wanted == CKVL_NEWEST_LOGITS ? keep_logits(context, s, num_tokens - 1) : CKV_OK;
+}
+
+// One token in each of several sequences, none of which has hidden cells.
+static ckv_status decode_together(ckv_llama_context *context, int32_t count,
+                                  const int32_t *sequences, const int32_t *tokens) {
+  for (int32_t i = 0; i < count; i++) {
+    ckvl_sequence *sequence = &context->sequences[sequences[i]];
+    const ckv_status status = reserve(context, sequence, 1, CKVL_NEWEST_LOGITS);
+    if (status) return status;
+    context->positions[i] = sequence->next;
+    context->owner_counts[i] = 1;
+    context->owners[i] = (llama_seq_id *)(uintptr_t)&sequences[i];  // only read
+    context->outputs[i] = 1;
   }
-  return CKV_OK;
+  const int32_t result = decode_batch(context, tokens, count);
+  if (result != 0) {
+    for (int32_t i = 0; i < count; i++) {
+      context->model->engine->api.llama_memory_seq_rm(context->memory, sequences[i],
+                                                      context->sequences[sequences[i]].next, -1);
+    }
+    return fail_decode(context, result, count);
+  }
+  ckv_status status = CKV_OK;
+  for (int32_t i = 0; i < count; i++) {
+    append(context, sequences[i], &tokens[i], 1);
+    if (context->accumulates) {
+      ckvl_sums_void(&context->sequences[sequences[i]].sums,
+                     "found tokens that were generated together with other sequences'");
+    }
+    const ckv_status kept = keep_logits(context, sequences[i], i);
+    if (kept) status = kept;
+  }
+  return status;
+}
+
+ckv_status ckvl_decode_each(ckv_llama_context *context, int32_t count, const int32_t *sequences,
+                            const int32_t *tokens) {
+  int32_t together[CKVL_MAX_SEQUENCES];
+  int32_t next[CKVL_MAX_SEQUENCES];
+  int32_t num_together = 0;
+  for (int32_t i = 0; i < count; i++) {
+    // Cells are hidden from a layer for all tokens of a graph.
+    if (context->sequences[sequences[i]].has_hidden) {
+      const ckv_status status =
+          ckvl_decode(context, sequences[i], &tokens[i], 1, INT32_MAX, CKVL_NEWEST_LOGITS);
+      if (status) return status;
+      continue;
+    }
+    together[num_together] = sequences[i];
+    next[num_together++] = tokens[i];
+  }
+  return num_together > 0 ? decode_together(context, num_together, together, next) : CKV_OK;
 }
 
 // The newest `rows` tokens must be in all layers, and the newest `again` of them have cells that are
@@ -208,7 +279,8 @@ ckv_status ckvl_refresh_window(ckv_llama_context *context, int32_t s, int32_t ro
     const int32_t left = rows - done;
     const int32_t step = left < context->batch_size ? left : context->batch_size;
     const bool is_last = done + step == rows;
-    status = ckvl_decode(context, s, again + done, step, end - rows, is_last && had_logits);
+    status = ckvl_decode(context, s, again + done, step, end - rows,
+                         is_last && had_logits ? CKVL_NEWEST_LOGITS : CKVL_NO_LOGITS);
     done += step;
   }
   context->is_refreshing = false;

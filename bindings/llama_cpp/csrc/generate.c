@@ -1,4 +1,4 @@
-// Sampling, and one token more.
+// Sampling, and one token more: of one sequence, or of several at once.
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -99,8 +99,9 @@ static int32_t pick(ckv_llama_sampler *sampler, const float *logits) {
   return token;
 }
 
-static ckv_status step(ckv_llama_context *context, int32_t s, ckv_llama_sampler *sampler,
-                       int32_t *token, int32_t *is_end) {
+// Picks what comes next in a sequence.
+static ckv_status choose(ckv_llama_context *context, int32_t s, ckv_llama_sampler *sampler,
+                         int32_t *token, int32_t *is_end) {
   const ckvl_sequence *sequence = &context->sequences[s];
   if (sampler->model != context->model) {
     return ckvl_fail(&context->error, CKV_ERROR_INVALID_ARGUMENT,
@@ -118,10 +119,17 @@ static ckv_status step(ckv_llama_context *context, int32_t s, ckv_llama_sampler 
                      "Expected the sampler to pick a token but it picked none");
   }
   *is_end = ckv_llama_is_end_of_generation(context->model, *token);
-  if (*is_end) return CKV_OK;
+  return CKV_OK;
+}
+
+static ckv_status step(ckv_llama_context *context, int32_t s, ckv_llama_sampler *sampler,
+                       int32_t *token, int32_t *is_end) {
+  const ckv_status status = choose(context, s, sampler, token, is_end);
+  if (status || *is_end) return status;
   // No queries are captured here unless they could not be had later: generating costs what it costs
   // without this library.
-  return ckvl_decode(context, s, token, 1, sequence->windows_cut ? 0 : INT32_MAX, true);
+  return ckvl_decode(context, s, token, 1, context->sequences[s].windows_cut ? 0 : INT32_MAX,
+                     CKVL_NEWEST_LOGITS);
 }
 
 ckv_status ckv_llama_generate_step(ckv_llama_context *context, int32_t sequence,
@@ -130,6 +138,51 @@ ckv_status ckv_llama_generate_step(ckv_llama_context *context, int32_t sequence,
   if (status) return status;
   atomic_store(&context->cancelled, false);
   return ckvl_leave(context, step(context, sequence, sampler, token, is_end));
+}
+
+// The sequences must be different ones of the context, and not more than a batch holds.
+static ckv_status check_sequences(ckv_llama_context *context, int32_t count,
+                                  const int32_t *sequences) {
+  if (count < 1 || count > context->num_sequences || count > context->batch_size) {
+    return ckvl_fail(&context->error, CKV_ERROR_INVALID_ARGUMENT,
+                     "Expected 1 to %d sequences in batches of %d tokens but found %d",
+                     context->num_sequences, context->batch_size, count);
+  }
+  for (int32_t i = 0; i < count; i++) {
+    bool is_known = sequences[i] >= 0 && sequences[i] < context->num_sequences;
+    for (int32_t j = 0; j < i; j++) is_known = is_known && sequences[i] != sequences[j];
+    if (is_known) continue;
+    return ckvl_fail(&context->error, CKV_ERROR_INVALID_ARGUMENT,
+                     "Expected different sequences from 0 to %d but found %d",
+                     context->num_sequences - 1, sequences[i]);
+  }
+  return CKV_OK;
+}
+
+static ckv_status step_each(ckv_llama_context *context, int32_t count, const int32_t *sequences,
+                            const uint64_t *samplers, int32_t *tokens, int32_t *are_ends) {
+  int32_t going[CKVL_MAX_SEQUENCES];
+  int32_t next[CKVL_MAX_SEQUENCES];
+  int32_t num_going = 0;
+  ckv_status status = check_sequences(context, count, sequences);
+  for (int32_t i = 0; i < count && !status; i++) {
+    ckv_llama_sampler *sampler = (ckv_llama_sampler *)(uintptr_t)samplers[i];
+    status = choose(context, sequences[i], sampler, &tokens[i], &are_ends[i]);
+    if (status || are_ends[i]) continue;
+    going[num_going] = sequences[i];
+    next[num_going++] = tokens[i];
+  }
+  if (status || num_going == 0) return status;
+  return ckvl_decode_each(context, num_going, going, next);
+}
+
+ckv_status ckv_llama_generate_step_each(ckv_llama_context *context, int32_t count,
+                                        const int32_t *sequences, const uint64_t *samplers,
+                                        int32_t *tokens, int32_t *are_ends) {
+  const ckv_status status = ckvl_enter(context, 0);
+  if (status) return status;
+  atomic_store(&context->cancelled, false);
+  return ckvl_leave(context, step_each(context, count, sequences, samplers, tokens, are_ends));
 }
 
 ckv_status ckv_llama_logits(ckv_llama_context *context, int32_t s, float *logits, int32_t count) {

@@ -11,6 +11,8 @@
 #include "state_check.h"
 #include "worker_pool.h"
 
+#define CKVL_MAX_SEQUENCES 256
+
 struct ckv_llama_engine {
   atomic_int references;
   ckvl_api api;
@@ -69,6 +71,7 @@ struct ckv_llama_context {
   ckvl_devices devices;
   ckvl_worker_pool workers;
   int32_t num_sequences, batch_size;
+  int32_t max_outputs;  // tokens whose logits one decode call can have
   bool flash_attention;
   ckvl_state_limits limits;
   ckvl_sequence *sequences;
@@ -117,10 +120,23 @@ ckv_status ckvl_enter_reading(ckv_llama_context *context, int32_t sequence);
 
 ckv_status ckvl_leave(ckv_llama_context *context, ckv_status status);
 
-// Decodes tokens at the end of a sequence. Queries from position `capture_from` on are captured.
-// The newest token's logits are kept if `want_logits`. On failure the sequence ends where it did.
+// Which logits a decode call computes: the newest ones are kept with the sequence, all of them can be
+// read from the engine until the next call.
+typedef enum ckvl_wanted { CKVL_NO_LOGITS, CKVL_NEWEST_LOGITS, CKVL_ALL_LOGITS } ckvl_wanted;
+
+// Decodes tokens at the end of a sequence. Queries from position `capture_from` on are captured. On
+// failure the sequence ends where it did.
 ckv_status ckvl_decode(ckv_llama_context *context, int32_t sequence, const int32_t *tokens,
-                       int32_t num_tokens, llama_pos capture_from, bool want_logits);
+                       int32_t num_tokens, llama_pos capture_from, ckvl_wanted wanted);
+
+// Decodes one token at the end of each of `count` different sequences in one batch, and keeps its
+// logits. Captures no queries. On failure all sequences end where they did.
+ckv_status ckvl_decode_each(ckv_llama_context *context, int32_t count, const int32_t *sequences,
+                            const int32_t *tokens);
+
+// Replaces a sequence by a serialised state, checked first; `tokens` are its newest, as far as known.
+ckv_status ckvl_state_set(ckv_llama_context *context, int32_t sequence, const uint8_t *data,
+                          size_t size, const int32_t *tokens, int32_t num_tokens);
 
 // Makes sure that the newest `rows` tokens have captured queries and cells that are still theirs:
 // decodes them again if not. *was_needed tells.

@@ -1,5 +1,6 @@
-// A prompt, all of it or nothing.
+// A prompt, all of it or nothing; and one that is only tried.
 #include <stdlib.h>
+#include <string.h>
 
 #include "objects.h"
 
@@ -110,11 +111,11 @@ static ckv_status step(ckv_llama_context *context, const int32_t *tokens, int32_
   const int32_t before = is_last ? num_tokens - captured_tokens(context, num_tokens) : 0;
   ckv_status status = CKV_OK;
   if (before > 0) {
-    status = ckvl_decode(context, prefill->sequence, tokens, before, from, false);
+    status = ckvl_decode(context, prefill->sequence, tokens, before, from, CKVL_NO_LOGITS);
   }
   if (status) return status;
   return ckvl_decode(context, prefill->sequence, tokens + before, num_tokens - before, from,
-                     is_last);
+                     is_last ? CKVL_NEWEST_LOGITS : CKVL_NO_LOGITS);
 }
 
 ckv_status ckv_llama_prefill_step(ckv_llama_context *context, const int32_t *tokens,
@@ -140,4 +141,43 @@ ckv_status ckv_llama_prefill_step(ckv_llama_context *context, const int32_t *tok
   prefill->done += num_tokens;
   if (prefill->done == prefill->num_tokens) finish(prefill);
   return ckvl_leave(context, CKV_OK);
+}
+
+// Decodes the tokens, copies what the model says after each, and takes them out again.
+static ckv_status score(ckv_llama_context *context, const int32_t *tokens, int32_t num_tokens,
+                        float *logits) {
+  const ckvl_host_api *host = &context->model->engine->host;
+  const size_t vocab = (size_t)host->llama_vocab_n_tokens(context->model->vocab);
+  ckv_status status = CKV_OK;
+  for (int32_t done = 0; done < num_tokens && !status;) {
+    const int32_t left = num_tokens - done;
+    const int32_t step = left < context->max_outputs ? left : context->max_outputs;
+    status = ckvl_decode(context, context->prefill.sequence, tokens + done, step, INT32_MAX,
+                         CKVL_ALL_LOGITS);
+    for (int32_t i = 0; i < step && !status; i++, done++) {
+      const float *row = host->llama_get_logits_ith(context->ctx, i);
+      if (row) {
+        memcpy(logits + (size_t)done * vocab, row, sizeof *row * vocab);
+      } else {
+        status = ckvl_fail(&context->error, CKV_ERROR_ENGINE,
+                           "Expected logits for token %d of %d but the engine has none", done,
+                           num_tokens);
+      }
+    }
+  }
+  const ckvl_error error = context->error;
+  const ckv_status undone = undo(context);
+  if (undone) return undone;
+  if (status) context->error = error;
+  return status;
+}
+
+ckv_status ckv_llama_score(ckv_llama_context *context, int32_t sequence, const int32_t *tokens,
+                           int32_t num_tokens, float *logits) {
+  ckv_status status = ckv_llama_prefill_begin(context, sequence, num_tokens);
+  if (status) return status;
+  status = ckvl_enter_prefill(context);
+  if (status) return status;
+  atomic_store(&context->cancelled, false);
+  return ckvl_leave(context, score(context, tokens, num_tokens, logits));
 }

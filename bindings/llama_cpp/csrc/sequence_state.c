@@ -34,8 +34,8 @@ static void keep_tokens(ckvl_sequence *sequence, int32_t *known, int32_t count) 
           sizeof *known * (size_t)sequence->num_tokens);
 }
 
-static ckv_status set_state(ckv_llama_context *context, int32_t s, const uint8_t *data, size_t size,
-                            const int32_t *tokens, int32_t num_tokens) {
+ckv_status ckvl_state_set(ckv_llama_context *context, int32_t s, const uint8_t *data, size_t size,
+                          const int32_t *tokens, int32_t num_tokens) {
   const ckvl_api *api = &context->model->engine->api;
   ckvl_sequence *sequence = &context->sequences[s];
   ckvl_state_summary summary;
@@ -82,5 +82,5 @@ ckv_status ckv_llama_state_set(ckv_llama_context *context, int32_t s, const uint
                            "Expected a state and its tokens but found %lld bytes and %d tokens",
                            (long long)size, num_tokens));
   }
-  return ckvl_leave(context, set_state(context, s, data, (size_t)size, tokens, num_tokens));
+  return ckvl_leave(context, ckvl_state_set(context, s, data, (size_t)size, tokens, num_tokens));
 }

@@ -39,7 +39,7 @@ const TYPES: Record<string, string> = {
 
 function ffiType(cType: string, isResult: boolean): string {
   if (!cType.endsWith("*")) return TYPES[cType] ?? cType;
-  const isObject = /^(const )?ckv_llama_(engine|model|context|sampler) \*$/.test(cType);
+  const isObject = /^(const )?ckv_llama_(engine|model|context|sampler|snapshot) \*$/.test(cType);
   return isObject || isResult ? "pointer" : "buffer";
 }
 

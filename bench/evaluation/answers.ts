@@ -1,0 +1,107 @@
+/**
+ * Answers from compressed caches, several at once.
+ *
+ * @module
+ */
+import type { LlamaContext, LlamaModel, LlamaSnapshot } from "chunkkv/llama-cpp";
+import { greedy } from "../engine/measure.ts";
+
+/** An answer that is wanted. */
+export interface AnswerRequest {
+  readonly maxTokens: number;
+  readonly stop: readonly string[];
+  readonly onAnswer: (text: string) => void;
+}
+
+interface Waiting {
+  readonly request: AnswerRequest;
+  readonly snapshot: LlamaSnapshot;
+  readonly cells: number;
+}
+
+// More at once gain little: by then the machine computes instead of waiting for memory.
+export const SEQUENCES = 16;
+
+/**
+ * Collects caches until they fill a batch, then lets all of them answer together in a context of its
+ * own. What waits must want answers of the same length with the same stops.
+ */
+export class AnswerQueue implements Disposable {
+  readonly #model: LlamaModel;
+  readonly #settings: { cells: number; threads?: number };
+  readonly #waiting: Waiting[] = [];
+  #context: LlamaContext | undefined;
+
+  /** @param settings `cells`: tokens that the waiting caches may have together, answers included. */
+  constructor(model: LlamaModel, settings: { cells: number; threads?: number }) {
+    this.#model = model;
+    this.#settings = settings;
+  }
+
+  /** Takes over sequence 0 of a context, to be answered soon. */
+  async add(from: LlamaContext, request: AnswerRequest): Promise<void> {
+    const cells = from.cellCount() + request.maxTokens;
+    const taken = this.#waiting.reduce((sum, one) => sum + one.cells, 0);
+    if (this.#waiting.length === SEQUENCES || taken + cells > this.#settings.cells) {
+      await this.finish();
+    }
+    this.#waiting.push({ request, snapshot: from.snapshot(), cells });
+  }
+
+  /**
+   * Lets sequence 0 of a context answer at once, and go on past the answer's end.
+   *
+   * @param options `leastTokens`: of the continuation, which begins with the answer.
+   */
+  async answerNow(
+    from: LlamaContext,
+    options: { maxTokens: number; stop: readonly string[]; leastTokens: number },
+  ): Promise<{ answer: Awaited<ReturnType<typeof greedy>>; continuation: number[] }> {
+    await this.finish();
+    using snapshot = from.snapshot();
+    const context = this.#cleared();
+    context.restore(snapshot);
+    const answer = await greedy(context, options.maxTokens, { stop: options.stop });
+    const missing = Math.max(0, options.leastTokens - answer.tokens.length);
+    const rest = await greedy(context, missing, { ignoreEnd: true });
+    return { answer, continuation: [...answer.tokens, ...rest.tokens] };
+  }
+
+  /** Answers what waits. */
+  async finish(): Promise<void> {
+    if (this.#waiting.length === 0) return;
+    const context = this.#cleared();
+    for (const [i, { snapshot }] of this.#waiting.entries()) {
+      context.restore(snapshot, { sequence: i });
+    }
+    const { maxTokens, stop } = this.#waiting[0]!.request;
+    const sequences = this.#waiting.map((_, i) => i);
+    const answers = await context.generateEach(sequences, { maxTokens, stop, temperature: 0 });
+    for (const [i, { request }] of this.#waiting.entries()) {
+      request.onAnswer(answers[i]!.text.trim());
+    }
+    this.#drop();
+  }
+
+  /** The context, empty. */
+  #cleared(): LlamaContext {
+    const { cells, ...rest } = this.#settings;
+    this.#context ??= this.#model.createContext({
+      contextSize: cells,
+      sequences: SEQUENCES,
+      ...rest,
+    });
+    for (let i = 0; i < SEQUENCES; i++) this.#context.clear(i);
+    return this.#context;
+  }
+
+  #drop(): void {
+    for (const { snapshot } of this.#waiting.splice(0)) snapshot[Symbol.dispose]();
+  }
+
+  /** Frees the context and what waits. */
+  [Symbol.dispose](): void {
+    this.#drop();
+    this.#context?.[Symbol.dispose]();
+  }
+}

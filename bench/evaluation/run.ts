@@ -1,0 +1,186 @@
+/**
+ * A benchmark from its examples to its rows.
+ *
+ * @module
+ */
+import { basename } from "node:path";
+import { LlamaModel } from "chunkkv/llama-cpp";
+import { Progress } from "../report/progress.ts";
+import type { Example } from "../tasks/example.ts";
+import { interruption, UsageError } from "../usage.ts";
+import { type Case, FULL } from "./cases.ts";
+import { type EvaluationSettings, Evaluator, roomAfter, type Task } from "./evaluator.ts";
+import { Journal, promptHash } from "./journal.ts";
+import { type EvaluationOptions, type ModelOptions, modelPath } from "./options.ts";
+import { compareTokens } from "./prefixes.ts";
+import { evaluationPrompt } from "./prompt.ts";
+import { exampleKey, type ExampleRow } from "./rows.ts";
+
+/** What came out. */
+export interface Evaluation {
+  /** For each example the full cache's row, then one for each case. */
+  rows: ExampleRow[];
+  /** Examples by task that were left out, being longer than the context. */
+  tooLong: Record<string, number>;
+  /** Examples whose rows were all in the journal. */
+  resumed: number;
+}
+
+/** Loads the model that the options name, with a bar. */
+export async function loadModel(options: ModelOptions): Promise<LlamaModel> {
+  using bar = new Progress("loading", 100, "%");
+  return await LlamaModel.load(modelPath(options.model), {
+    gpuLayers: options.gpuLayers,
+    onProgress: (part) => bar.update(Math.round(part * 100)),
+  });
+}
+
+/**
+ * Evaluates examples.
+ *
+ * @param model The model.
+ * @param command The command's name, for the journal.
+ * @param examples What is asked.
+ * @param cases What is compared with the full cache.
+ * @param options The command line.
+ * @param extras What else rows hold; answers by default.
+ * @throws {UsageError} If no example fits.
+ */
+export async function runEvaluation(
+  model: LlamaModel,
+  command: string,
+  examples: readonly Example[],
+  cases: readonly Case[],
+  options: EvaluationOptions,
+  extras: Partial<Pick<EvaluationSettings, "storesAnswers" | "comparesLayers">> = {},
+): Promise<Evaluation> {
+  const settings = evaluationSettings(model, options, {
+    accumulatesAttention: cases.some(({ method }) => method === "h2o"),
+    ...extras,
+  });
+  const { tasks, tooLong } = fittingTasks(model, examples, options, settings);
+  const evaluation: Evaluation = { rows: [], tooLong, resumed: 0 };
+  using journal = new Journal(options.resume, journalSettings(model, command, options, settings));
+  const open: Task[] = [];
+  for (const task of tasks) {
+    const found = knownRows(journal, task, cases);
+    if (found) evaluation.rows.push(...found);
+    else open.push(task);
+  }
+  evaluation.resumed = tasks.length - open.length;
+  if (open.length > 0) {
+    evaluation.rows.push(...await evaluateAll(model, open, cases, settings, journal));
+  }
+  const order = new Map(examples.map((example, i) => [exampleKey(example), i]));
+  evaluation.rows.sort((a, b) => order.get(exampleKey(a))! - order.get(exampleKey(b))!);
+  return evaluation;
+}
+
+async function evaluateAll(
+  model: LlamaModel,
+  tasks: readonly Task[],
+  cases: readonly Case[],
+  settings: EvaluationSettings,
+  journal: Journal,
+): Promise<ExampleRow[]> {
+  const { signal } = interruption();
+  using evaluator = new Evaluator(model, tasks, settings);
+  const work = tasks.map(({ prompt }) => prompt.tokens.length);
+  using progress = new Progress("evaluating", sum(work), "tokens of prompts");
+  const rows: ExampleRow[] = [];
+  let done = 0;
+  for (const [i, task] of tasks.entries()) {
+    const hash = promptHash(task.prompt.tokens);
+    const known = [FULL, ...cases].map((one) => journal.find(exampleKey(task.example), one, hash));
+    const missing = cases.filter((_, c) => known[c + 1] === undefined);
+    const [full, ...others] = await evaluator.evaluate(i, missing, { signal });
+    journal.add(known[0] ? others : [full!, ...others], hash);
+    const fresh = others.values();
+    rows.push(known[0] ?? full!, ...cases.map((_, c) => known[c + 1] ?? fresh.next().value!));
+    progress.update(done += work[i]!);
+  }
+  return rows;
+}
+
+/** The rows of an example if the journal has all of them. */
+function knownRows(journal: Journal, task: Task, cases: readonly Case[]): ExampleRow[] | null {
+  const hash = promptHash(task.prompt.tokens);
+  const rows = [FULL, ...cases].map((one) => journal.find(exampleKey(task.example), one, hash));
+  return rows.every((row) => row !== undefined) ? rows : null;
+}
+
+/** The examples that fit, ordered so that those that begin alike are neighbours. */
+function fittingTasks(
+  model: LlamaModel,
+  examples: readonly Example[],
+  options: EvaluationOptions,
+  settings: EvaluationSettings,
+) {
+  const most = Math.min(options.contextSize, model.info.trainedContext);
+  const tasks: Task[] = [];
+  const tooLong: Record<string, number> = {};
+  for (const example of examples) {
+    const prompt = evaluationPrompt(model, example);
+    if (prompt.tokens.length + roomAfter(example, settings) <= most) {
+      tasks.push({ example, prompt });
+    } else tooLong[example.task] = (tooLong[example.task] ?? 0) + 1;
+  }
+  if (tasks.length === 0) {
+    throw new UsageError(
+      `Expected an example that fits in ${most} tokens with its answer but found none of ` +
+        `${examples.length}`,
+    );
+  }
+  tasks.sort((a, b) => compareTokens(a.prompt.tokens, b.prompt.tokens));
+  return { tasks, tooLong };
+}
+
+function evaluationSettings(
+  model: LlamaModel,
+  options: EvaluationOptions,
+  extras: Partial<EvaluationSettings>,
+): EvaluationSettings {
+  const { queryText, question, window, chunkSize, threads, klTokens, nllTokens } = options;
+  if (queryText !== undefined && question === "in") {
+    throw new UsageError("Expected --query-text only with --question after");
+  }
+  const query = model.tokenizer.tokenize(queryText ?? "").length;
+  if (query > 63) {
+    throw new UsageError(`Expected --query-text of at most 63 tokens but found ${query}`);
+  }
+  return {
+    question,
+    window,
+    klTokens,
+    nllTokens,
+    storesAnswers: true,
+    ...extras,
+    ...(queryText === undefined ? {} : { queryText }),
+    ...(chunkSize === undefined ? {} : { chunkSize }),
+    ...(threads === undefined ? {} : { threads }),
+  };
+}
+
+/** What rows depend on beside their example and case. */
+function journalSettings(
+  model: LlamaModel,
+  command: string,
+  options: EvaluationOptions,
+  settings: EvaluationSettings,
+) {
+  return {
+    command,
+    model: basename(modelPath(options.model)),
+    model_bytes: model.info.sizeBytes,
+    question: settings.question,
+    query_text: settings.queryText ?? null,
+    window: settings.window,
+    chunk_size: settings.chunkSize ?? null,
+    kl_tokens: settings.klTokens,
+    nll_tokens: settings.nllTokens,
+  };
+}
+
+function sum(values: readonly number[]): number {
+  return values.reduce((total, value) => total + value, 0);
+}
