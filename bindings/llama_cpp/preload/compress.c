@@ -48,6 +48,7 @@ static ckv_status run(ckvp_context *context, ckvl_compaction *c, int32_t budget,
   event->prepare_ms = prepared - start;
   const ckv_params params = fit_params(c, budget);
   if (budget >= c->cells.count || params.method == CKV_METHOD_FULL) return CKV_OK;
+  event->window = params.window;
   status = ckvl_compaction_select(c, &params);
   const double selected = now_ms();
   event->select_ms = selected - prepared;

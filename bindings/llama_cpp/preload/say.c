@@ -61,12 +61,13 @@ static void write_stats(const ckvp_event *event) {
   timespec_get(&now, TIME_UTC);
   snprintf(line, sizeof line,
            "{\"time\":%lld.%03ld,\"event\":\"%s\",\"context\":\"%p\",\"sequence\":%d,"
-           "\"positions\":%d,\"before\":%d,\"after\":%d,\"while\":\"%s\",\"prepare_ms\":%.3f,"
+           "\"positions\":%d,\"before\":%d,\"after\":%d,\"window\":%d,\"while\":\"%s\",\"prepare_"
+           "ms\":%.3f,"
            "\"select_ms\":%.3f,\"compact_ms\":%.3f,\"reason\":\"%s\"}\n",
            (long long)now.tv_sec, now.tv_nsec / 1000000, event->reason ? "skipped" : "compacted",
            event->context, event->sequence, event->positions, event->before, event->after,
-           event->is_decode ? "generating" : "prompt", event->prepare_ms, event->select_ms,
-           event->compact_ms, reason);
+           event->window, event->is_decode ? "generating" : "prompt", event->prepare_ms,
+           event->select_ms, event->compact_ms, reason);
   pthread_mutex_lock(&stats_lock);
   if (file < 0) file = open(stats_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
   if (file < 0) {

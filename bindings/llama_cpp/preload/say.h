@@ -26,6 +26,7 @@ typedef struct ckvp_event {
   int32_t sequence;
   int32_t positions;      // of the sequence: what a full cache would hold
   int32_t before, after;  // tokens in the cache
+  int32_t window;         // queries that chose; 0: none did
   bool is_decode;         // while generating, not after a prompt
   double prepare_ms, select_ms, compact_ms;
   const char *reason;  // NULL: it was compacted
