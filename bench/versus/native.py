@@ -97,6 +97,14 @@ class Library:
     def score(self, params, queries, keys, scores):
         self._call("ckv_score", params, queries, keys, scores)
 
+    def score_chunks(self, params, queries, keys, chunk_scores):
+        """chunk_scores: a tensor of [batch, chunks of the longest sequence]."""
+        function = self._library.ckv_score_chunks
+        self._check(function(
+            self._context, c.byref(params), c.byref(queries), c.byref(keys),
+            c.c_void_p(chunk_scores.data_ptr()), I64(chunk_scores.numel()),
+        ))
+
     def select(self, params, scores, kept):
         self._call("ckv_select", params, scores, kept)
 

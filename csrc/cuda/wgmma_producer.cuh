@@ -97,7 +97,7 @@ struct WgmmaProducer {
       const int at = taken % CKV_WGMMA_ITEMS;
       ckv_mbarrier_wait(&shared.item_full[at], taken / CKV_WGMMA_ITEMS & 1);
       const ScoreItem item = shared.items[at];
-      __syncwarp();  // once tiles are on their way, its place may be given to another
+      ckv_mbarrier_arrive(&shared.item_empty[at]);
       if (item.pass == 0) return;
       const int slot = taken % Tiles::QUERIES;
       ckv_mbarrier_wait(&shared.query_empty[slot], (taken / Tiles::QUERIES & 1) ^ 1);
