@@ -114,23 +114,23 @@ export function timeDeviceStages(
     });
     const first = kept[0]!;
     const packed = {
-      queries: packQueries(queries, held),
+      queries: packQueries(queries[0], held),
       scores: packScores(scores, held),
       kept: packKept([first], held),
       all: packKept(kept, held),
       layers: layers.map(({ keys, values }) => [packKv(keys, held), packKv(values, held)] as const),
     };
-    const groups = Array.from(
-      { length: Math.floor(layers.length / TOGETHER) },
-      (_, group) =>
+    const numGroups = Math.floor(layers.length / TOGETHER);
+    const groups = queries.map((view) => packQueries(view, held)).flatMap((view) =>
+      Array.from({ length: numGroups }, (_, group) =>
         packStructs(
           LAYER,
           packed.layers.slice(group * TOGETHER, (group + 1) * TOGETHER).map(([keys, values]) => ({
-            queries: held.address(packed.queries),
+            queries: held.address(view),
             keys: held.address(keys),
             values: held.address(values),
           })),
-        ),
+        ))
     );
 
     const { ckv_score, ckv_score_chunks, ckv_select, ckv_compact, ckv_compress } = native();
