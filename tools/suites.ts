@@ -13,7 +13,7 @@ import { buildLlamaServer } from "./llama_server.ts";
 import { buildNative } from "./native.ts";
 import { buildDir, exists, libraryName, repoRoot } from "./paths.ts";
 import { tee } from "./process.ts";
-import { sanitizers } from "./sanitizers.ts";
+import { sanitizers, threadSanitizer } from "./sanitizers.ts";
 import { type Counts, readSummary, sum } from "./test_summary.ts";
 import { testVllm } from "./vllm.ts";
 
@@ -60,6 +60,14 @@ export const SUITES: Record<string, Suite> = {
     await buildNative({ folder, toolchain, defines });
     return await runCTests(join(folder, "tests"), env);
   },
+  threads: async () => {
+    const { toolchain, defines, env, says } = await threadSanitizer();
+    console.log(`With ${says}`);
+    const folder = join(buildDir(), "threads");
+    const targets = THREADED.map((name) => `${name}_test`);
+    await buildNative({ folder, toolchain, defines, targets });
+    return await runCTests(join(folder, "tests"), { ...env, CKV_TEST_ROUNDS: "1" });
+  },
   neon: async () => {
     const { build, emulator } = arm64();
     await buildNative(build);
@@ -87,6 +95,9 @@ export const SUITES: Record<string, Suite> = {
   },
   vllm: testVllm,
 };
+
+/** The C tests in which threads meet. */
+const THREADED = ["threads", "contexts", "steady", "compress", "compact", "score", "select"];
 
 /** The suites that run where none is named. */
 export const DEFAULT_SUITES = ["native", "deno", "device", "examples", "golden"];
