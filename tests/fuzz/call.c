@@ -119,7 +119,7 @@ static void make_queries(input *in, call *c) {
   *q = (ckv_query_view){.struct_size = sizeof *q};
   q->dtype = take_in(in, CKV_F32, CKV_BF16);
   q->batch = c->keys.batch;
-  q->num_q_heads = group * c->keys.num_kv_heads;
+  q->num_q_heads = (int32_t)((int64_t)group * c->keys.num_kv_heads);
   q->window = c->params.window;
   q->head_dim = c->keys.head_dim;
   const bool known = q->batch >= 0 && q->batch <= 3 && q->num_q_heads > 0 && q->num_q_heads <= 12 &&
