@@ -10,6 +10,7 @@ import { arm64 } from "./arm64.ts";
 import { ensureChromium } from "./chromium.ts";
 import { buildCuda, buildCudaTest, cudaTestDir, installCudaTools } from "./cuda.ts";
 import { buildLlamaServer } from "./llama_server.ts";
+import { buildFaultTests } from "./faults.ts";
 import { buildNative } from "./native.ts";
 import { buildDir, exists, libraryName, repoRoot } from "./paths.ts";
 import { tee } from "./process.ts";
@@ -32,7 +33,7 @@ export const SUITES: Record<string, Suite> = {
     await buildNative(); // the fake CUDA library too
     return await runDeno(filter, [
       "--trace-leaks",
-      "--ignore=tests/golden,tests/preload,tests/cuda,tests/report",
+      "--ignore=tests/golden,tests/preload,tests/cuda,tests/report,tests/security",
       "tests",
     ]);
   },
@@ -68,6 +69,16 @@ export const SUITES: Record<string, Suite> = {
     await buildNative({ folder, toolchain, defines, targets });
     return await runCTests(join(folder, "tests"), { ...env, CKV_TEST_ROUNDS: "1" });
   },
+  faults: async () => {
+    const { commands, env } = await buildFaultTests();
+    const all: Counts[] = [];
+    for (const command of commands) all.push(await runProgram(command, env));
+    return sum(all);
+  },
+  security: async (filter) => {
+    await buildLlamaServer();
+    return await runDeno(filter, ["tests/security"]);
+  },
   neon: async () => {
     const { build, emulator } = arm64();
     await buildNative(build);
@@ -97,7 +108,7 @@ export const SUITES: Record<string, Suite> = {
 };
 
 /** The C tests in which threads meet. */
-const THREADED = ["threads", "contexts", "steady", "compress", "compact", "score", "select"];
+const THREADED = ["threads", "contexts", "steady", "compress", "compact"];
 
 /** The suites that run where none is named. */
 export const DEFAULT_SUITES = ["native", "deno", "device", "examples", "golden"];
