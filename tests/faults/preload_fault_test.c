@@ -5,8 +5,10 @@
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <llama.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "../csrc/test.h"
@@ -152,6 +154,24 @@ static void hosts_go_on_without_stats(const char *path, const outcome *whole) {
   unlink(path);
 }
 
+static volatile sig_atomic_t ticks;
+static void tick(int number) { ticks += number != 0; }
+
+// Every millisecond a signal, whose calls see EINTR.
+static void signals_disturb_nothing(const outcome *whole) {
+  const struct sigaction action = {.sa_handler = tick};
+  const struct itimerval often = {{0, 1000}, {0, 1000}}, never = {{0, 0}, {0, 0}};
+  sigaction(SIGALRM, &action, NULL);
+  setitimer(ITIMER_REAL, &often, NULL);
+  for (int32_t i = 0; i < 20 || (ticks < 50 && i < 1000); i++) {
+    outcome o = run(false);
+    CHECK(o.result == 0 && same_state(&o, whole), "run %d", i);
+    free(o.state);
+  }
+  setitimer(ITIMER_REAL, &never, NULL);
+  CHECK(ticks >= 50, "%d signals", (int)ticks);
+}
+
 int main(int argc, char **argv) {
   test_begin("preload_fault_test");
   if (argc != 3) return fprintf(stderr, "Expected FOLDER MODEL\n"), 2;
@@ -185,6 +205,7 @@ int main(int argc, char **argv) {
   every_fault(inject_engine, 1, "engine calls", &stock, &whole);
   every_fault(inject_engine, 2, "engine calls", &stock, &whole);
   hosts_go_on_without_stats(stats, &whole);
+  signals_disturb_nothing(&whole);
   free(stock.state);
   free(whole.state);
   llama_model_free(model);
