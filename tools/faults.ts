@@ -20,7 +20,12 @@ export async function buildFaultTests(): Promise<{
   console.log(`With ${says}`);
   const engine = await enginePath();
   const folder = join(buildDir(), "faults");
-  const names = ["library_fault_test", "bridge_fault_test", "preload_fault_test"];
+  const names = [
+    "library_fault_test",
+    "bridge_fault_test",
+    "device_bridge_fault_test",
+    "preload_fault_test",
+  ];
   await buildNative({
     folder,
     toolchain,
@@ -34,6 +39,7 @@ export async function buildFaultTests(): Promise<{
   const args: Record<string, string[]> = {
     library_fault_test: [],
     bridge_fault_test: [engine, around, model],
+    device_bridge_fault_test: [engine, around, model],
     preload_fault_test: [around, model],
   };
   return {
@@ -41,7 +47,6 @@ export async function buildFaultTests(): Promise<{
     env: {
       ...env,
       CHUNKKV_CUDA_LIBRARY: join(buildDir(), libraryName("chunkkv_cuda_fake")),
-      CHUNKKV_FAKE_ALLOCATIONS: "",
     },
   };
 }

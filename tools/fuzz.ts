@@ -56,7 +56,12 @@ async function fuzz(folder: string, name: string, seconds: number): Promise<Coun
   const [corpus, artifacts] = [join(folder, "corpus", name), join(folder, "artifacts", name)];
   for (const path of [corpus, artifacts]) Deno.mkdirSync(path, { recursive: true });
   const fuzzer = join(folder, "fuzz", `${name}_fuzz`);
-  const options = [`-max_total_time=${seconds}`, "-max_len=1024", "-timeout=20", "-print_final_stats=1"];
+  const options = [
+    `-max_total_time=${seconds}`,
+    "-max_len=1024",
+    "-timeout=20",
+    "-print_final_stats=1",
+  ];
   // Standard output is what a library must not write to: closed. Its words on stderr are not shown.
   const command = [fuzzer, ...options, `-artifact_prefix=${artifacts}/`, "-close_fd_mask=3"];
   const { code, output } = await tee([...command, corpus, join("tests", "fuzz", "seeds", name)], {

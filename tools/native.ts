@@ -21,7 +21,12 @@ import type { Step } from "./steps.ts";
 import { findToolchain, type Toolchain } from "./toolchain.ts";
 
 /** Whatever a native library is made of. */
-export const SOURCES = ["csrc", "bindings/llama_cpp/csrc", "bindings/llama_cpp/preload", "bench/native"];
+export const SOURCES = [
+  "csrc",
+  "bindings/llama_cpp/csrc",
+  "bindings/llama_cpp/preload",
+  "bench/native",
+];
 
 /** What {@linkcode buildNative} builds, and how. */
 export interface BuildOptions {

@@ -27,7 +27,8 @@ static void fill(cache *c) {
     state = state * 1664525u + 1013904223u;
     c->rows[i] = (float)(state >> 8) * 0x1p-24f;
   }
-  for (size_t i = 0; i < sizeof c->queries / sizeof *c->queries; i++) c->queries[i] = c->rows[7 * i];
+  for (size_t i = 0; i < sizeof c->queries / sizeof *c->queries; i++)
+    c->queries[i] = c->rows[7 * i];
 }
 
 static cache *make(int32_t threads) {

@@ -24,26 +24,26 @@ static long failures;
 static bool refreshed;  // the window's queries were computed again, and so some rows
 
 // A call that may fail once is made again without faults and must then succeed.
-#define TAKES(call)                                                   \
-  do {                                                                \
-    ckv_status taken_ = (call);                                       \
-    if (taken_ != CKV_OK) {                                           \
-      failures++;                                                     \
-      inject_allocation(0, false);                                    \
-      taken_ = (call);                                                \
-    }                                                                 \
+#define TAKES(call)                                                         \
+  do {                                                                      \
+    ckv_status taken_ = (call);                                             \
+    if (taken_ != CKV_OK) {                                                 \
+      failures++;                                                           \
+      inject_allocation(0, false);                                          \
+      taken_ = (call);                                                      \
+    }                                                                       \
     CHECK(taken_ == CKV_OK, "status %d after %s", taken_, inject_failed()); \
   } while (0)
 
 // The same of what makes an object.
-#define MADE(object, call)                          \
-  do {                                              \
-    object = (call);                                \
-    if (!object) {                                  \
-      failures++;                                   \
-      inject_allocation(0, false);                  \
-      object = (call);                              \
-    }                                               \
+#define MADE(object, call)                              \
+  do {                                                  \
+    object = (call);                                    \
+    if (!object) {                                      \
+      failures++;                                       \
+      inject_allocation(0, false);                      \
+      object = (call);                                  \
+    }                                                   \
     CHECK(object, "nothing after %s", inject_failed()); \
   } while (0)
 
@@ -148,6 +148,7 @@ static void compress_or_not(ckv_llama_context *context, int32_t method) {
           ckv_llama_context_error(context));
     CHECK(is_but_for(context, before, bytes, WINDOW), "changed after %s", inject_failed());
     inject_allocation(0, false);
+    unsetenv("CHUNKKV_FAKE_ALLOCATIONS");
     CHECK(compress(context, method) == CKV_OK, "again: %s", ckv_llama_context_error(context));
   }
   free(before);
@@ -215,9 +216,10 @@ static void every_allocation_fails_once(const char *path, bool forever) {
     free(o.state);
     if (!fired) break;
   }
-  printf("bridge: %ld allocations failed %s, %ld calls returned an error; %ld times the window was "
-         "decoded again\n",
-         k - 1, forever ? "with all after them" : "once", failures, again);
+  printf(
+      "bridge: %ld allocations failed %s, %ld calls returned an error; %ld times the window was "
+      "decoded again\n",
+      k - 1, forever ? "with all after them" : "once", failures, again);
   CHECK(k > 20 && failures > 20, "%ld allocations", k - 1);
   free(whole.state);
 }
@@ -262,6 +264,27 @@ static void every_engine_call_fails(const char *path, long times) {
   CHECK(unchanged > 3 && compacted >= 1, "%ld and %ld", unchanged, compacted);
 }
 
+// The memory of a device is out, where the bridge works on one.
+static void every_device_allocation_fails(const char *path) {
+  ckv_llama_model *model = load(path);
+  long k = 0;
+  for (long failed_before = failures = 0; k == 0 || failures > failed_before; k++) {
+    ckv_llama_context *context = open_context(model);
+    CHECK(prefill(context) == CKV_OK, "prefill");
+    failed_before = failures;
+    char number[16];
+    snprintf(number, sizeof number, "%ld", k);
+    setenv("CHUNKKV_FAKE_ALLOCATIONS", number, 1);
+    compress_or_not(context, CKV_METHOD_CHUNKKV);
+    unsetenv("CHUNKKV_FAKE_ALLOCATIONS");
+    CHECK(ckv_llama_sequence_cells(context, 0) == BUDGET, "%ld", k);
+    ckv_llama_context_free(context);
+  }
+  printf("bridge: %ld allocations of device memory failed, %ld calls returned an error\n", k - 1,
+         failures);
+  ckv_llama_model_free(model);
+}
+
 // A prompt goes in whole, or not at all.
 static void a_prompt_fails_at_every_call(const char *path) {
   ckv_llama_model *model = load(path);
@@ -294,6 +317,7 @@ int main(int argc, char **argv) {
   every_engine_call_fails(argv[3], 2);
   every_engine_call_fails(argv[3], 1000);
   a_prompt_fails_at_every_call(argv[3]);
+  every_device_allocation_fails(argv[3]);
   ckv_llama_engine_free(engine);
   return test_end();
 }

@@ -24,7 +24,12 @@ static void arm(counter *c, long number, long times) {
   if (number != 0) atomic_store(&failed, NULL);
 }
 
+static atomic_bool is_paused;
+
+void inject_pause(bool paused) { atomic_store(&is_paused, paused); }
+
 static bool fails(counter *c, const char *what) {
+  if (atomic_load(&is_paused)) return false;
   const long seen = atomic_fetch_add(&c->seen, 1) + 1, number = atomic_load(&c->number);
   if (number == 0 || seen < number || seen - number >= atomic_load(&c->times)) return false;
   atomic_store(&failed, what);
@@ -153,13 +158,13 @@ static int32_t fail_decode(struct llama_context *ctx, struct llama_batch batch) 
 }
 
 static void *instead_of(const char *name, void *found) {
-#define INSTEAD(function, own)                             \
-  if (found && strcmp(name, #function) == 0) {             \
-    memcpy(&real_##function, &found, sizeof found);        \
-    __typeof__(&function) const replacement = own;         \
-    void *pointer;                                         \
-    memcpy(&pointer, &replacement, sizeof pointer);        \
-    return pointer;                                        \
+#define INSTEAD(function, own)                      \
+  if (found && strcmp(name, #function) == 0) {      \
+    memcpy(&real_##function, &found, sizeof found); \
+    __typeof__(&function) const replacement = own;  \
+    void *pointer;                                  \
+    memcpy(&pointer, &replacement, sizeof pointer); \
+    return pointer;                                 \
   }
   INSTEAD(llama_get_memory, get_memory)
   INSTEAD(llama_memory_seq_rm, fail_seq_rm)

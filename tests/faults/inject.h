@@ -13,6 +13,9 @@ INJECT_API void inject_allocation(long number, bool forever);
 // Calls of the engine that change or read its memory: likewise, once or `times` in a row.
 INJECT_API void inject_engine(long number, long times);
 
+// While the test itself looks: nothing fails, nothing is counted.
+INJECT_API void inject_pause(bool paused);
+
 // How many of each there were since, and which of them failed last since one was to fail; NULL: none.
 INJECT_API long inject_allocations(void);
 INJECT_API long inject_engine_calls(void);

@@ -192,9 +192,10 @@ int main(void) {
   long cuda = every_allocation_fails(CKV_ISA_BEST, CKV_CUDA, false);
   cuda += every_allocation_fails(CKV_ISA_BEST, CKV_CUDA, true);
   const long device = every_device_allocation_fails();
-  printf("library: %ld allocations of a CUDA context and %ld of device memory failed, %ld calls "
-         "returned an error\n",
-         cuda, device, failures);
+  printf(
+      "library: %ld allocations of a CUDA context and %ld of device memory failed, %ld calls "
+      "returned an error\n",
+      cuda, device, failures);
   CHECK(cuda > 2 && device > 0, "%ld and %ld", cuda, device);
   return test_end();
 }

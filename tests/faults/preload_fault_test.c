@@ -61,10 +61,13 @@ static outcome run(bool stock) {
   outcome o = {0};
   struct llama_context *ctx = open_context();
   o.result = decode(ctx, stock, 0, PROMPT);
+  inject_pause(true);
   o.bytes = llama_state_seq_get_size(ctx, 0);
   o.state = malloc(o.bytes);
-  CHECK(o.state && llama_state_seq_get_data(ctx, o.state, o.bytes, 0) == o.bytes, "state");
+  const size_t got = llama_state_seq_get_data(ctx, o.state, o.bytes, 0);
+  CHECK(got == o.bytes, "%zu of %zu bytes of state after %s", got, o.bytes, inject_failed());
   memcpy(&o.cells, o.state + 12, sizeof o.cells);
+  inject_pause(false);
   for (int32_t i = 0; i < MORE && o.result == 0; i++) {
     o.further += decode(ctx, stock, PROMPT + i, 1) != 0;
   }
@@ -109,9 +112,10 @@ static void every_fault(arming arm, long times, const char *what, const outcome 
     CHECK(inject_live() == base, "fault %ld: %ld left", k, inject_live() - base);
     free(o.state);
   }
-  printf("preload: %ld %s failed %ld times: %ld compacted, %ld as without the library, %ld given "
-         "up\n",
-         k - 2, what, times, compacted, untouched, given_up);
+  printf(
+      "preload: %ld %s failed %ld times: %ld compacted, %ld as without the library, %ld given "
+      "up\n",
+      k - 2, what, times, compacted, untouched, given_up);
   CHECK(k > 5 && compacted > 0 && untouched > 3, "%ld faults", k);
 }
 

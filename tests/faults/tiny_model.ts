@@ -58,7 +58,8 @@ function tensors(): [string, number[]][] {
 function gguf(keyValues: [string, Value][], tensors: [string, number[]][]): Uint8Array {
   const parts: Uint8Array[] = [];
   const u32 = (value: number) => parts.push(new Uint8Array(new Uint32Array([value]).buffer));
-  const u64 = (value: number) => parts.push(new Uint8Array(new BigUint64Array([BigInt(value)]).buffer));
+  const u64 = (value: number) =>
+    parts.push(new Uint8Array(new BigUint64Array([BigInt(value)]).buffer));
   const f32 = (value: number) => parts.push(new Uint8Array(new Float32Array([value]).buffer));
   const string = (text: string) => {
     u64(text.length);

@@ -36,9 +36,9 @@ static ckv_kv_view make_view(input *in, const ckv_kv_view *like, size_t *bytes) 
 }
 
 static void break_view(input *in, ckv_kv_view *v) {
-  int32_t *const small[] = {&v->dtype,      &v->device,     &v->batch,      &v->num_kv_heads,
-                            &v->head_dim,   &v->kv_len,     &v->block_size, &v->max_blocks,
-                            &v->num_blocks};
+  int32_t *const small[] = {&v->dtype,        &v->device,     &v->batch,
+                            &v->num_kv_heads, &v->head_dim,   &v->kv_len,
+                            &v->block_size,   &v->max_blocks, &v->num_blocks};
   int64_t *const large[] = {&v->size_bytes, &v->stride_batch, &v->stride_head, &v->stride_token,
                             &v->stride_block};
   const int32_t field = take_in(in, 0, 15);

@@ -13,14 +13,14 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 // A promise that does not hold ends the run, as a sanitizer's find does.
-#define PROMISE(condition, ...)                                         \
-  do {                                                                  \
-    if (!(condition)) {                                                 \
-      fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #condition);   \
-      fprintf(stderr, __VA_ARGS__);                                     \
-      fputc('\n', stderr);                                              \
-      abort();                                                          \
-    }                                                                   \
+#define PROMISE(condition, ...)                                       \
+  do {                                                                \
+    if (!(condition)) {                                               \
+      fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #condition); \
+      fprintf(stderr, __VA_ARGS__);                                   \
+      fputc('\n', stderr);                                            \
+      abort();                                                        \
+    }                                                                 \
   } while (0)
 
 typedef struct input {
@@ -60,9 +60,13 @@ static inline int32_t take_in(input *in, int32_t low, int32_t high) {
 
 // Numbers at which checks go wrong, as often as any.
 static inline int64_t take_odd_number(input *in) {
-  static const int64_t ODD[] = {0,          1,         -1,        2,         INT32_MAX,
-                                INT32_MIN,  INT64_MAX, INT64_MIN, 1 << 30,   INT64_MAX / 2,
-                                UINT32_MAX, 65535,     65536,     (1ll << 32) + 1};
+  static const int64_t ODD[] = {0,          1,
+                                -1,         2,
+                                INT32_MAX,  INT32_MIN,
+                                INT64_MAX,  INT64_MIN,
+                                1 << 30,    INT64_MAX / 2,
+                                UINT32_MAX, 65535,
+                                65536,      (1ll << 32) + 1};
   const uint8_t kind = take_u8(in);
   const int32_t count = (int32_t)(sizeof ODD / sizeof *ODD);
   if (kind < 128) return ODD[kind % count];

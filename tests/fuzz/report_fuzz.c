@@ -1,7 +1,7 @@
 // Words and paths from anywhere: a reason becomes one line of JSON in the stats file whatever is in
 // it, a path that cannot be opened an error text.
-#include <sys/mman.h>
 #include <stdbool.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "input.h"

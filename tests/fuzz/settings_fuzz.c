@@ -5,10 +5,9 @@
 #include "input.h"
 
 static const char *const NAMES[] = {
-    "CHUNKKV_KEEP",         "CHUNKKV_BUDGET",       "CHUNKKV_METHOD",  "CHUNKKV_CHUNK_SIZE",
-    "CHUNKKV_WINDOW",       "CHUNKKV_REUSE",        "CHUNKKV_MIN_TOKENS",
-    "CHUNKKV_DECODE_BUDGET", "CHUNKKV_DECODE_SLACK", "CHUNKKV_THREADS", "CHUNKKV_LOG_LEVEL",
-    "CHUNKKV_STATS"};
+    "CHUNKKV_KEEP",         "CHUNKKV_BUDGET",  "CHUNKKV_METHOD",     "CHUNKKV_CHUNK_SIZE",
+    "CHUNKKV_WINDOW",       "CHUNKKV_REUSE",   "CHUNKKV_MIN_TOKENS", "CHUNKKV_DECODE_BUDGET",
+    "CHUNKKV_DECODE_SLACK", "CHUNKKV_THREADS", "CHUNKKV_LOG_LEVEL",  "CHUNKKV_STATS"};
 
 static void check_all(void) {
   const ckvp_settings *s = &settings;

@@ -65,9 +65,9 @@ static void check_restored(input *in) {
   const ckv_status status = ckvl_state_check(data, size, &limits, &summary, &error);
   PROMISE((status == CKV_OK) == (error.text[0] == '\0'), "%d, \"%s\"", status, error.text);
   if (status == CKV_OK) {
-    PROMISE(summary.next >= 0 && summary.compacted_end >= 0 &&
-                summary.compacted_end <= summary.next,
-            "%d, %d", summary.next, summary.compacted_end);
+    PROMISE(
+        summary.next >= 0 && summary.compacted_end >= 0 && summary.compacted_end <= summary.next,
+        "%d, %d", summary.next, summary.compacted_end);
   }
   free(data);
 }
@@ -152,8 +152,7 @@ static void read_cells(input *in) {
   engine.data = data;
   ckvl_cells cells;
   ckvl_error error = {""};
-  const ckv_status status =
-      ckvl_cells_read(&API, NULL, seq, streams, index, count, &cells, &error);
+  const ckv_status status = ckvl_cells_read(&API, NULL, seq, streams, index, count, &cells, &error);
   PROMISE((status == CKV_OK) == (error.text[0] == '\0'), "%d, \"%s\"", status, error.text);
   for (int32_t i = 0; status == CKV_OK && i < cells.count; i++) {
     PROMISE(cells.pos[i] > (i ? cells.pos[i - 1] : -1), "position %d", cells.pos[i]);

@@ -41,13 +41,18 @@ for (const library of LIBRARIES) {
     const wanted = await dynamicSymbols(builtLibrary(library), "undefined");
     assertEquals(wanted.filter((name) => /^(llama|ggml|gguf|ckv|cu[A-Z]|cuda)/.test(name)), []);
     // No sockets, no other programs.
-    const doors = /^(socket|connect|bind|listen|accept4?|send\w*|recv\w*|getaddrinfo|execv\w*|popen|system|posix_spawnp?|v?fork)$/;
+    const doors =
+      /^(socket|connect|bind|listen|accept4?|send\w*|recv\w*|getaddrinfo|execv\w*|popen|system|posix_spawnp?|v?fork)$/;
     assertEquals(wanted.filter((name) => doors.test(name)), []);
     // Nothing that ends, or writes to the output of, the process that it is loaded into.
-    const rude = /^(abort|exit|_exit|_Exit|quick_exit|printf|puts|putchar|perror|__assert_fail|raise)$/;
+    const rude =
+      /^(abort|exit|_exit|_Exit|quick_exit|printf|puts|putchar|perror|__assert_fail|raise)$/;
     assertEquals(wanted.filter((name) => rude.test(name)), []);
     assert(wanted.includes("__stack_chk_fail"), "no stack protector");
-    assert(wanted.some((name) => /^__\w+_chk$/.test(name)), "no checked functions of the C library");
+    assert(
+      wanted.some((name) => /^__\w+_chk$/.test(name)),
+      "no checked functions of the C library",
+    );
   });
 
   Deno.test(`lib${library} is linked for little to be written to or run from`, async () => {

@@ -81,7 +81,10 @@ Deno.test("a signal at any moment ends the program as it would without the libra
         }
         const { code, signal: endedBy } = await output;
         const ended = endedBy ?? code;
-        assert(([signal, 0, 130] as unknown[]).includes(ended), `${signal} after ${wait}: ended by ${ended}`);
+        assert(
+          ([signal, 0, 130] as unknown[]).includes(ended),
+          `${signal} after ${wait}: ended by ${ended}`,
+        );
       }
     }
   });

@@ -76,7 +76,10 @@ Deno.test("the preloaded library opens its stats file and no other, and no socke
     // Without a number of threads it asks how many cores the process may use.
     const counting = await trace(folder, preloadEnvironment(settings));
     const asked = added(counting.opened, own.opened);
-    assertEquals(asked.filter((path) => !/^\/(proc\/self\/cgroup$|sys\/fs\/cgroup\/)/.test(path)), []);
+    assertEquals(
+      asked.filter((path) => !/^\/(proc\/self\/cgroup$|sys\/fs\/cgroup\/)/.test(path)),
+      [],
+    );
     assertEquals(names(counting.calls), names(without.calls));
   } finally {
     await Deno.remove(folder, { recursive: true });

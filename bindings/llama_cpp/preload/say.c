@@ -113,8 +113,8 @@ static bool is_open(void) {
 static bool open_stats(void) {
   if (is_open()) return true;
   do {
-    stats_file = open(stats_path,
-                      O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0644);
+    stats_file =
+        open(stats_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0644);
   } while (stats_file < 0 && errno == EINTR);
   struct stat found;
   if (stats_file < 0 || fstat(stats_file, &found) != 0) return false;
