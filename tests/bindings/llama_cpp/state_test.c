@@ -7,7 +7,7 @@
 #define MOST_BYTES 512
 
 static uint8_t blob[MOST_BYTES];
-static size_t size;
+static size_t size, without_values;
 
 static void put(uint32_t value) {
   memcpy(blob + size, &value, sizeof value);
@@ -26,6 +26,7 @@ static void put_cache(uint32_t cells) {
   put(0);
   put(1);
   for (int32_t side = 0; side < 2; side++) {
+    without_values = size;
     put(GGML_TYPE_F16);
     put(4);
     put(0);
@@ -57,6 +58,7 @@ int main(void) {
   ckvl_error error;
   CHECK(check(size, &error) == CKV_OK, "%s", error.text);
   for (size_t bytes = 0; bytes < size; bytes++) {
+    if (bytes == without_values) continue;  // as of a model whose values are its keys
     CHECK(check(bytes, &error) == CKV_ERROR_INVALID_ARGUMENT && strstr(error.text, "Expected"),
           "%zu bytes: %s", bytes, error.text);
   }
