@@ -97,6 +97,10 @@ static void devices(input *in, ckv_context *context) {
   const ckv_status status = ckv_device_describe(device, index, text, bytes);
   PROMISE(ckv_status_name(status), "status %d", status);
   if (status == CKV_OK) PROMISE(memchr(text, 0, (size_t)bytes), "no end");
+  int32_t place = -1, number = -1;
+  PROMISE(ckv_device_find(text, &place, &number) == CKV_OK && place == CKV_CPU && number == 0,
+          "device %d", place);
+  PROMISE(ckv_device_find(text, NULL, &number) == CKV_ERROR_INVALID_ARGUMENT, "NULL");
   void *memory = text;
   const int64_t odd = take_odd_number(in);
   PROMISE(ckv_context_set_stream(context, text) == CKV_ERROR_UNSUPPORTED, "stream");

@@ -70,8 +70,8 @@ const SEEDS: Record<string, Record<string, Uint8Array>> = {
     "restore-two-caches": bytes(0, 2, 9, 9, 0, 0, header, cache(3, 1, 4), cache(3, 2, 2)),
     // Found by the fuzzer: cells announced, and nothing after them.
     "restore-cut-second-cache": bytes(0, 2, 9, 9, 0, 0, header, cache(3, 1, 4), u32(1, 3)),
-    "replace-positions": bytes(1, 2, 0, 3, 3, 3, 3, 4, 0, cache(4, 2, 4)),
-    "replace-in-last-stream": bytes(1, 1, 2, 3, 3, 4, 0, cache(4, 1, 4, 3)),
+    "replace-positions": bytes(1, 2, 0, 3, 3, 3, 3, 4, 0, 0, cache(4, 2, 4)),
+    "replace-in-last-stream": bytes(1, 1, 2, 3, 3, 4, 0, 0, cache(4, 1, 4, 3)),
     "read-cells": bytes(2, 0, 1, 4, 1, u32(0xaf143cd8, 0xffffffff), cache(4, 1, 4)),
     "read-cells-of-stream": bytes(2, 0, 0, 4, 0, u32(0xaf143cd8, 0xffffffff), cache(4, 1, 4, 3)),
   },

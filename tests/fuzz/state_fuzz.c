@@ -110,6 +110,7 @@ static void replace_positions(input *in) {
   cache c;
   make_cache(in, &c);
   const int32_t count = take_in(in, 0, MOST_CELLS), seq = take_in(in, 0, 3);
+  const bool has_rows = take_u8(in) % 2 == 0;
   llama_pos *from = exactly(sizeof *from * (size_t)count, 1);
   llama_pos *to = exactly(sizeof *to * (size_t)count, 1);
   for (int32_t i = 0; i < count; i++) {
@@ -122,13 +123,14 @@ static void replace_positions(input *in) {
   if (size) memcpy(before, data, size);
   ckvl_error error = {""};
   const ckv_status status =
-      ckvl_blob_replace_positions(data, size, seq, &c.all, count, from, to, &error);
+      ckvl_blob_replace_positions(data, size, seq, &c.all, count, has_rows, from, to, &error);
   size_t differing = 0;
   for (size_t i = 0; i < size; i++) differing += data[i] != before[i];
   PROMISE(status == CKV_OK || (differing == 0 && error.text[0]), "%zu bytes", differing);
   PROMISE(differing <= 4 * (size_t)count, "%zu bytes of %d positions", differing, count);
   (void)ckvl_blob_cache_cells(data, size);
   (void)ckvl_blob_cache_bytes(&c.all, count);
+  (void)ckvl_blob_bytes_to_layer(&c.all, count, c.all.count);
   if (c.all.count > 0) {
     int32_t *cell = exactly(sizeof *cell * (size_t)count, 1);
     for (int32_t i = 0; i < count; i++) cell[i] = i;
