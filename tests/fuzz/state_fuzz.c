@@ -130,11 +130,11 @@ static void replace_positions(input *in) {
   PROMISE(differing <= 4 * (size_t)count, "%zu bytes of %d positions", differing, count);
   (void)ckvl_blob_cache_cells(data, size);
   (void)ckvl_blob_cache_bytes(&c.all, count);
-  (void)ckvl_blob_bytes_to_layer(&c.all, count, c.all.count);
   if (c.all.count > 0) {
     int32_t *cell = exactly(sizeof *cell * (size_t)count, 1);
     for (int32_t i = 0; i < count; i++) cell[i] = i;
     uint8_t scratch[8];
+    (void)ckvl_blob_bytes_to_layer(&c.all, count, c.all.count);
     (void)ckvl_blob_matches(&API, data, size, &c.all, cell, count, scratch);
     free(cell);
   }
