@@ -24,8 +24,10 @@ const PRELOAD = ["bindings", "llama_cpp", "preload"];
 const EXPECTED: Record<string, string[]> = {
   chunkkv: readHeader().functions.map(({ name }) => name).sort(),
   chunkkv_llama: names(
-    source("bindings", "llama_cpp", "csrc", "bridge.h"),
-    /^CKV_LLAMA_API [^;(]*?(ckv_llama_\w+)\(/gm,
+    source("bindings", "llama_cpp", "csrc", "bridge.h") +
+      source("bindings", "llama_cpp", "csrc", "eval_hook.c"),
+    // What bridge.h declares, and the engine's functions that eval_hook.c stands in for.
+    /^(?:CKV_LLAMA_API|__attribute__\(\(visibility\("default"\)\)\) void) [^;(]*?((?:ckv_llama|ggml)_\w+)\(/gm,
   ),
   chunkkv_preload: names(source(...PRELOAD, "interpose.c"), /^\w[\w ]*CKVP_FN\((\w+)\)\(/gm),
 };
