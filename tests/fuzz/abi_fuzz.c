@@ -62,6 +62,9 @@ static void names(input *in) {
   params.budget = b;
   (void)ckv_score_heads(&params, b);
   (void)ckv_kept_heads(NULL, b);
+  const int32_t layer = (int32_t)take_odd_number(in), layers = (int32_t)take_odd_number(in);
+  (void)ckv_layer_budget(&params, b, layer, layers);
+  PROMISE(ckv_layer_budget(NULL, b, layer, layers) == -1, "a budget without params");
   PROMISE(ckv_kept_capacity(&params, b) <= (b > 0 ? b : 0), "capacity for %d", b);
 }
 
@@ -132,7 +135,9 @@ static void stage(input *in, ckv_context *context, int32_t which) {
   } else if (which == 1) {
     const int64_t room = take_in(in, 0, 255);
     float *chunks = exactly(sizeof(float) * (size_t)room, 1);
-    status = ckv_chunk_scores(context, params, scores, missing == 8 ? NULL : chunks, room);
+    float *const out = missing == 8 ? NULL : chunks;
+    status = missing & 1 ? ckv_score_chunks(context, params, queries, keys, out, room)
+                         : ckv_chunk_scores(context, params, scores, out, room);
     free(chunks);
   } else if (which == 2) {
     status = ckv_select(context, params, scores, kept);

@@ -95,8 +95,8 @@ static void format_line(const ckvp_event *event, char line[LINE_BYTES]) {
   timespec_get(&now, TIME_UTC);
   snprintf(line, LINE_BYTES,
            "{\"time\":%lld.%03ld,\"event\":\"%s\",\"context\":\"%p\",\"sequence\":%d,"
-           "\"positions\":%d,\"before\":%d,\"after\":%d,\"window\":%d,\"while\":\"%s\",\"prepare_ms\":" MS
-           ",\"select_ms\":" MS ",\"compact_ms\":" MS ",\"reason\":\"%s\"}\n",
+           "\"positions\":%d,\"before\":%d,\"after\":%d,\"window\":%d,\"while\":\"%s\",\"prepare_"
+           "ms\":" MS ",\"select_ms\":" MS ",\"compact_ms\":" MS ",\"reason\":\"%s\"}\n",
            (long long)now.tv_sec, now.tv_nsec / 1000000, event->reason ? "skipped" : "compacted",
            event->context, event->sequence, event->positions, event->before, event->after,
            event->window, event->is_decode ? "generating" : "prompt", MS_OF(event->prepare_ms),
