@@ -118,6 +118,7 @@ static ckv_status check_chunk_scores(ckv_context *ctx, const ckv_params *params,
 
 static void reduce_chunks(const ckv_params *params, const ckv_scores *scores, float *chunk_scores) {
   const int64_t max_chunks = max_chunks_of(params, scores->kv_len);
+  if (max_chunks == 0) return;  // nor need there be any memory
   for (int32_t b = 0; b < scores->batch; b++) {
     const int32_t n = scores->kv_lens ? scores->kv_lens[b] : scores->kv_len;
     float *row = chunk_scores + b * max_chunks;

@@ -13,7 +13,8 @@ typedef enum ckvp_log_level { CKVP_SILENT, CKVP_WARN, CKVP_INFO, CKVP_DEBUG } ck
 #  define CKVP_PRINTF(text, first)
 #endif
 
-// How much is said, and the file for JSON lines (NULL: none), which is opened at the first of them.
+// How much is said, and the file for JSON lines (NULL: none), which is opened at the first of them
+// and again where the host has closed it. A line that cannot be written is left out.
 void ckvp_say_up_to(int32_t level);
 void ckvp_say_stats(const char *path);
 
