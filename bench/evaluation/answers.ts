@@ -5,6 +5,7 @@
  */
 import type { LlamaContext, LlamaModel, LlamaSnapshot } from "chunkkv/llama-cpp";
 import { greedy } from "../engine/measure.ts";
+import { GrowingAnswer } from "./growing_answer.ts";
 
 /** An answer that is wanted. */
 export interface AnswerRequest {
@@ -21,6 +22,9 @@ interface Waiting {
 
 // More at once gain little: by then the machine computes instead of waiting for memory.
 export const SEQUENCES = 16;
+
+// Tokens after which it is looked who is done.
+const ROUND = 32;
 
 /**
  * Collects caches until they fill a batch, then lets all of them answer together in a context of its
@@ -71,15 +75,24 @@ export class AnswerQueue implements Disposable {
   async finish(): Promise<void> {
     if (this.#waiting.length === 0) return;
     const context = this.#cleared();
-    for (const [i, { snapshot }] of this.#waiting.entries()) {
-      context.restore(snapshot, { sequence: i });
+    const { tokenizer } = this.#model;
+    const answers = this.#waiting.map(({ request, snapshot }, sequence) => {
+      context.restore(snapshot, { sequence });
+      return new GrowingAnswer(request, sequence, (tokens) => tokenizer.detokenize(tokens));
+    });
+    for (let going = answers; going.length > 0;) {
+      const { maxTokens, stop } = going[0]!.request;
+      const most = Math.min(ROUND, maxTokens - going[0]!.tokens.length);
+      const sequences = going.map(({ sequence }) => sequence);
+      const texts = await context.generateEach(sequences, {
+        maxTokens: most,
+        stop,
+        temperature: 0,
+      });
+      going.forEach((answer, i) => answer.add(texts[i]!));
+      going = going.filter(({ isComplete }) => !isComplete);
     }
-    const { maxTokens, stop } = this.#waiting[0]!.request;
-    const sequences = this.#waiting.map((_, i) => i);
-    const answers = await context.generateEach(sequences, { maxTokens, stop, temperature: 0 });
-    for (const [i, { request }] of this.#waiting.entries()) {
-      request.onAnswer(answers[i]!.text.trim());
-    }
+    for (const { request, text } of answers) request.onAnswer(text);
     this.#drop();
   }
 

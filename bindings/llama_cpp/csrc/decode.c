@@ -146,7 +146,7 @@ ckv_status ckvl_decode(ckv_llama_context *context, int32_t s, const int32_t *tok
   if (capture) ckvl_capture_begin(capture, &run, capture_from);
   context->recording = capture;
   if (accumulates) ckvl_accumulator_begin(&context->accumulator);
-  if (sequence->has_hidden) ckvl_hiding_begin(&context->hiding);
+  if (sequence->has_hidden) ckvl_hiding_begin(&context->hiding, false);
   const int32_t result = run_engine(context, s, tokens, num_tokens, wanted);
   context->recording = NULL;
   context->accumulator.is_on = false;
@@ -165,27 +165,37 @@ ckv_status ckvl_decode(ckv_llama_context *context, int32_t s, const int32_t *tok
   return wanted == CKVL_NEWEST_LOGITS ? keep_logits(context, s, num_tokens - 1) : CKV_OK;
 }
 
-// One token in each of several sequences, none of which has hidden cells.
-static ckv_status decode_together(ckv_llama_context *context, int32_t count,
-                                  const int32_t *sequences, const int32_t *tokens) {
+// A batch of one token in each of several sequences; true if some of them have hidden cells.
+static bool fill_batch(ckv_llama_context *context, int32_t count, const int32_t *sequences) {
+  bool has_hidden = false;
   for (int32_t i = 0; i < count; i++) {
-    ckvl_sequence *sequence = &context->sequences[sequences[i]];
-    const ckv_status status = reserve(context, sequence, 1, CKVL_NEWEST_LOGITS);
-    if (status) return status;
+    const ckvl_sequence *sequence = &context->sequences[sequences[i]];
     context->positions[i] = sequence->next;
     context->owner_counts[i] = 1;
     context->owners[i] = (llama_seq_id *)(uintptr_t)&sequences[i];  // only read
     context->outputs[i] = 1;
+    has_hidden = has_hidden || sequence->has_hidden;
   }
+  return has_hidden;
+}
+
+ckv_status ckvl_decode_each(ckv_llama_context *context, int32_t count, const int32_t *sequences,
+                            const int32_t *tokens) {
+  ckv_status status = CKV_OK;
+  for (int32_t i = 0; i < count && !status; i++) {
+    status = reserve(context, &context->sequences[sequences[i]], 1, CKVL_NEWEST_LOGITS);
+  }
+  if (status) return status;
+  if (fill_batch(context, count, sequences)) ckvl_hiding_begin(&context->hiding, true);
   const int32_t result = decode_batch(context, tokens, count);
-  if (result != 0) {
+  status = ckvl_hiding_end(&context->hiding, &context->error);
+  if (result != 0 || status) {
     for (int32_t i = 0; i < count; i++) {
       context->model->engine->api.llama_memory_seq_rm(context->memory, sequences[i],
                                                       context->sequences[sequences[i]].next, -1);
     }
-    return fail_decode(context, result, count);
+    return result != 0 ? fail_decode(context, result, count) : status;
   }
-  ckv_status status = CKV_OK;
   for (int32_t i = 0; i < count; i++) {
     append(context, sequences[i], &tokens[i], 1);
     if (context->accumulates) {
@@ -196,25 +206,6 @@ static ckv_status decode_together(ckv_llama_context *context, int32_t count,
     if (kept) status = kept;
   }
   return status;
-}
-
-ckv_status ckvl_decode_each(ckv_llama_context *context, int32_t count, const int32_t *sequences,
-                            const int32_t *tokens) {
-  int32_t together[CKVL_MAX_SEQUENCES];
-  int32_t next[CKVL_MAX_SEQUENCES];
-  int32_t num_together = 0;
-  for (int32_t i = 0; i < count; i++) {
-    // Cells are hidden from a layer for all tokens of a graph.
-    if (context->sequences[sequences[i]].has_hidden) {
-      const ckv_status status =
-          ckvl_decode(context, sequences[i], &tokens[i], 1, INT32_MAX, CKVL_NEWEST_LOGITS);
-      if (status) return status;
-      continue;
-    }
-    together[num_together] = sequences[i];
-    next[num_together++] = tokens[i];
-  }
-  return num_together > 0 ? decode_together(context, num_together, together, next) : CKV_OK;
 }
 
 // The newest `rows` tokens must be in all layers, and the newest `again` of them have cells that are

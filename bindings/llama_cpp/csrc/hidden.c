@@ -55,8 +55,9 @@ void ckvl_hiding_free(ckvl_hiding *hiding) {
   *hiding = (ckvl_hiding){.api = hiding->api};
 }
 
-void ckvl_hiding_begin(ckvl_hiding *hiding) {
+void ckvl_hiding_begin(ckvl_hiding *hiding, bool is_mixed) {
   hiding->is_on = true;
+  hiding->is_mixed = is_mixed;
   hiding->written = -1;
   hiding->mask = NULL;
   hiding->status = CKV_OK;
@@ -97,7 +98,15 @@ static uint16_t *mask_at(const struct ggml_tensor *mask, int32_t row, int32_t ce
   return (uint16_t *)(void *)((char *)mask->data + (size_t)row * mask->nb[1]) + cell;
 }
 
-// Cells that the graph's newest token sees, and that are hidden from this layer.
+// Whether a token of the graph sees a cell; of one sequence the newest sees what any other does.
+static bool is_seen(const ckvl_hiding *h, const struct ggml_tensor *mask, int32_t tokens,
+                    int32_t cell) {
+  int32_t row = tokens - 1;
+  while (h->is_mixed && row > 0 && *mask_at(mask, row, cell) == F16_MINUS_INFINITY) row--;
+  return *mask_at(mask, row, cell) != F16_MINUS_INFINITY;
+}
+
+// Cells that the graph's tokens see, and that are hidden from this layer.
 static ckv_status find_hidden(ckvl_hiding *h, const ckvl_layer *layer,
                               const struct ggml_tensor *mask, int32_t tokens) {
   const int32_t cells = (int32_t)mask->ne[0];
@@ -105,7 +114,7 @@ static ckv_status find_hidden(ckvl_hiding *h, const ckvl_layer *layer,
   if (!h->cells) return ckvl_fail_memory(&h->reason, sizeof *h->cells * (size_t)cells);
   h->count = 0;
   for (int32_t c = 0; c < cells; c++) {
-    if (*mask_at(mask, tokens - 1, c) == F16_MINUS_INFINITY) continue;
+    if (!is_seen(h, mask, tokens, c)) continue;
     const uint8_t *row = (const uint8_t *)layer->keys->data + (size_t)c * layer->keys->nb[1];
     if (ckvl_is_hidden(layer->keys->type, row, layer->keys->nb[1])) h->cells[h->count++] = c;
   }

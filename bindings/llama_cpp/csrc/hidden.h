@@ -19,6 +19,7 @@ bool ckvl_state_has_hidden(const uint8_t *data, size_t size);
 typedef struct ckvl_hiding {
   const ckvl_api *api;
   bool is_on;                // between begin and end
+  bool is_mixed;             // tokens are of several sequences, each of which sees other cells
   int32_t written;           // the layer whose newest keys are in the cache, -1: none
   struct ggml_tensor *mask;  // whose columns are hidden now, NULL: none
   int32_t rows;              // of it
@@ -33,8 +34,8 @@ typedef struct ckvl_hiding {
 
 void ckvl_hiding_free(ckvl_hiding *hiding);
 
-// Around a decode call of a sequence with hidden cells.
-void ckvl_hiding_begin(ckvl_hiding *hiding);
+// Around a decode call of a sequence with hidden cells, or of several sequences: `is_mixed`.
+void ckvl_hiding_begin(ckvl_hiding *hiding, bool is_mixed);
 ckv_status ckvl_hiding_end(ckvl_hiding *hiding, ckvl_error *error);
 
 // Before a node is computed; returns whether it must be computed before the next one is asked about.
