@@ -29,8 +29,8 @@ struct WgmmaProducer {
   // at. `block` is the block of this lane's box, of which the next tile's is on its way meanwhile.
   __device__ void load_by_tensor(const ScoreItem &item, int32_t first, int32_t n, bool begins,
                                  int slot, int32_t block) {
-    const int32_t boxes = min(CKV_TILE_KEYS / maps.box_rows,
-                              (n - first + maps.box_rows - 1) / maps.box_rows);
+    const int32_t boxes =
+        min(CKV_TILE_KEYS / maps.box_rows, (n - first + maps.box_rows - 1) / maps.box_rows);
     const int32_t t = first + lane * maps.box_rows;
     int32_t token = t, outer = item.batch;
     bool found = lane < boxes;
