@@ -24,8 +24,9 @@ export function readText(path: string): string {
   return Deno.readTextFileSync(join(repoRoot(), path));
 }
 
-/** The fenced blocks of a language, in order. */
+/** The fenced blocks of a language, in order; "" for those without one. */
 export function codeBlocks(text: string, language: string): string[] {
-  const fence = new RegExp(`^\`\`\`${language}\\n(.*?)^\`\`\`$`, "gms");
-  return [...text.matchAll(fence)].map(([, code = ""]) => code);
+  return [...text.matchAll(/^```(\w*)\n(.*?)^```$/gms)]
+    .filter(([, found]) => found === language)
+    .map(([, , code = ""]) => code);
 }

@@ -45,3 +45,30 @@ Deno.test("every message of docs/troubleshooting.md is one that the sources say"
   const unknown = quoted.filter((message) => !all.includes(message.replaceAll(/^… | …$/g, "")));
   assertEquals(unknown, []);
 });
+
+const PRELOAD = "bindings/llama_cpp/preload";
+
+/** Files of the bridge that the preloaded library is made of. */
+function sharedFiles(): string[] {
+  const names = /set\(shared ([^)]*)\)/.exec(readText(`${PRELOAD}/parts.cmake`))?.[1] ?? "";
+  return names.trim().split(/\s+/).map((name) => `bindings/llama_cpp/csrc/${name}.c`);
+}
+
+/** The beginning of the longest piece of a message that is always the same. */
+function fixedPart(message: string): string {
+  return message.split("…").reduce((a, b) => b.length > a.length ? b : a).slice(0, 40).trim();
+}
+
+Deno.test("docs/troubleshooting.md has every reason for which the preloaded library leaves a cache alone", () => {
+  const guide = readText("docs/troubleshooting.md").replaceAll(/\s+/g, " ");
+  const reasons = sharedFiles().flatMap((
+    path,
+  ) => [...said(readText(path)).matchAll(/CKV_ERROR_(?:UNSUPPORTED|ENGINE), "([^"]*)"/g)]);
+  const warnings = sources(PRELOAD).flatMap((
+    path,
+  ) => [...said(readText(path)).matchAll(/ckvp_say\(CKVP_WARN, "([^"]*)/g)]);
+  assertEquals(reasons.length > 30 && warnings.length > 6, true, `${reasons.length} reasons`);
+  const missing = [...reasons, ...warnings].map(([, message = ""]) => message)
+    .filter((message) => !guide.includes(fixedPart(message)));
+  assertEquals(missing, []);
+});
