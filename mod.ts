@@ -56,6 +56,8 @@ export type { AnyKept, AnyScores, KeptOn, ScoresOn } from "./ffi/place.ts";
 export * from "./ffi/query_view.ts";
 export * from "./ffi/scores.ts";
 export type {
+  ChunkScoresFromKeysOptions,
+  ChunkScoresFromScoresOptions,
   ChunkScoresOptions,
   CompactOptions,
   CompressLayer,

@@ -133,9 +133,10 @@ export class Compressor<D extends Device = "cpu"> implements Disposable {
   /**
    * Chunk scores, for inspection: selection computes its own.
    *
-   * @param options Token scores and method.
+   * @param options Token scores, or queries and keys, and method.
    * @returns Of each sequence its chunks' scores: `ceil((kvLen - window) / chunkSize)` of them.
-   * @throws {ChunkKvError} `invalid_argument` if the method has no chunks; `busy`; `disposed`.
+   * @throws {ChunkKvError} `invalid_argument` if the method has no chunks; of queries and keys what
+   * {@linkcode Compressor.score} throws; `busy`; `disposed`.
    */
   chunkScores(options: ChunkScoresOptions): Float32Array<ArrayBuffer>[] {
     return this.#run((held) => chunkScoreSteps(options, this.#place, held));

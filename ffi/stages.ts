@@ -20,6 +20,7 @@ export interface Step {
   name:
     | "ckv_score"
     | "ckv_chunk_scores"
+    | "ckv_score_chunks"
     | "ckv_select"
     | "ckv_compact"
     | "ckv_compress"
@@ -41,13 +42,28 @@ export interface ScoreOptions extends LogitOptions {
   method: Method;
 }
 
-/** What chunk scores come from. */
-export interface ChunkScoresOptions {
+type ChunkMethod = Extract<Method, { name: "chunkkv" }>;
+
+/** Chunk scores from token scores. */
+export interface ChunkScoresFromScoresOptions {
   /** Token scores. */
   scores: AnyScores;
   /** The method that has chunks. */
-  method: Extract<Method, { name: "chunkkv" }>;
+  method: ChunkMethod;
 }
+
+/** Chunk scores from queries and keys: token scores need no room of the caller's. */
+export interface ChunkScoresFromKeysOptions extends LogitOptions {
+  /** Queries of the observation window. */
+  queries: QueryView;
+  /** Keys of the layer. */
+  keys: KvView;
+  /** The method that has chunks. */
+  method: ChunkMethod;
+}
+
+/** What chunk scores come from. */
+export type ChunkScoresOptions = ChunkScoresFromScoresOptions | ChunkScoresFromKeysOptions;
 
 /** Selection from queries and keys. */
 export interface SelectFromKeysOptions extends BudgetOptions, LogitOptions {
@@ -115,31 +131,42 @@ export function* scoreSteps(options: ScoreOptions, place: Place, held: Held): St
   return scores;
 }
 
-/** Token scores to chunk scores. */
+/** Token scores, or queries and keys, to chunk scores. */
 export function* chunkScoreSteps(
-  { scores, method }: ChunkScoresOptions,
+  options: ChunkScoresOptions,
   place: Place,
   held: Held,
 ): Steps<Float32Array<ArrayBuffer>[]> {
+  const { method } = options;
   check(method.name === "chunkkv", "a method that has chunks", method.name);
   const { window, chunkSize } = method;
   const chunksOf = (tokens: number) => Math.ceil(Math.max(tokens - window, 0) / chunkSize);
-  const maxChunks = chunksOf(scores.kvLen);
-  const count = scores.batch * maxChunks;
+  const source = "scores" in options ? options.scores : options.keys;
+  const maxChunks = chunksOf(source.kvLen);
+  const count = source.batch * maxChunks;
   const memory = place.floats(count);
   if (memory instanceof DeviceBuffer) held.own(memory);
   const address = Deno.UnsafePointer.create(held.address(memory));
-  yield {
-    name: "ckv_chunk_scores",
-    args: [packParams(method, 1), packScores(scores, held), address, BigInt(count)],
-  };
+  if ("scores" in options) {
+    yield {
+      name: "ckv_chunk_scores",
+      args: [packParams(method, 1), packScores(options.scores, held), address, BigInt(count)],
+    };
+  } else {
+    const { queries, keys } = options;
+    const params = packParams(method, 1, options);
+    yield {
+      name: "ckv_score_chunks",
+      args: [params, packQueries(queries, held), packKv(keys, held), address, BigInt(count)],
+    };
+  }
   const data = memory instanceof DeviceBuffer
     ? memory.downloadInto(new Float32Array(count))
     : memory;
-  const kvLens = lensOf(scores);
-  return Array.from({ length: scores.batch }, (_, b) => {
+  const kvLens = lensOf(source);
+  return Array.from({ length: source.batch }, (_, b) => {
     const begin = b * maxChunks;
-    return data.subarray(begin, begin + chunksOf(kvLens?.[b] ?? scores.kvLen));
+    return data.subarray(begin, begin + chunksOf(kvLens?.[b] ?? source.kvLen));
   });
 }
 

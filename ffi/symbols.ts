@@ -18,6 +18,18 @@ const SCORE = {
   result: "i32",
 } as const;
 
+const SCORE_CHUNKS = {
+  parameters: [
+    /* ckv_context *context */ "pointer",
+    /* const ckv_params *params */ "buffer",
+    /* const ckv_query_view *queries */ "buffer",
+    /* const ckv_kv_view *keys */ "buffer",
+    /* float *chunk_scores */ "pointer",
+    /* int64_t count */ "i64",
+  ],
+  result: "i32",
+} as const;
+
 const CHUNK_SCORES = {
   parameters: [
     /* ckv_context *context */ "pointer",
@@ -203,6 +215,8 @@ export const symbols = {
   ckv_score_async: { name: "ckv_score", nonblocking: true, ...SCORE },
   ckv_chunk_scores: CHUNK_SCORES,
   ckv_chunk_scores_async: { name: "ckv_chunk_scores", nonblocking: true, ...CHUNK_SCORES },
+  ckv_score_chunks: SCORE_CHUNKS,
+  ckv_score_chunks_async: { name: "ckv_score_chunks", nonblocking: true, ...SCORE_CHUNKS },
   ckv_select: SELECT,
   ckv_select_async: { name: "ckv_select", nonblocking: true, ...SELECT },
   ckv_compact: COMPACT,

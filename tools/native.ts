@@ -21,10 +21,17 @@ import type { Step } from "./steps.ts";
 import { findToolchain, type Toolchain } from "./toolchain.ts";
 
 /** Whatever a native library is made of. */
-const SOURCES = ["csrc", "bindings/llama_cpp/csrc", "bindings/llama_cpp/preload", "bench/native"];
+export const SOURCES = [
+  "csrc",
+  "bindings/llama_cpp/csrc",
+  "bindings/llama_cpp/preload",
+  "bench/native",
+];
 
 /** What {@linkcode buildNative} builds, and how. */
 export interface BuildOptions {
+  /** The repository to build; default: {@linkcode repoRoot}. */
+  source?: string;
   /** The folder to build in; default: {@linkcode buildDir}. */
   folder?: string;
   /** Default: {@linkcode findToolchain}. */
@@ -98,7 +105,7 @@ function configuredStamp(folder: string): string {
 function configureArguments(folder: string, toolchain: Toolchain, options: BuildOptions): string[] {
   const include = options.withoutBridge ? null : bridgeHeaders();
   return [
-    ...["-S", join(repoRoot(), "csrc"), "-B", folder],
+    ...["-S", join(options.source ?? repoRoot(), "csrc"), "-B", folder],
     ...(toolchain.ninja ? ["-G", "Ninja", `-DCMAKE_MAKE_PROGRAM=${toolchain.ninja}`] : []),
     `-DCMAKE_C_COMPILER=${toolchain.compiler.join(";")}`,
     "-DCMAKE_BUILD_TYPE=Release",

@@ -36,7 +36,7 @@ export async function sanitizers(): Promise<Sanitizers> {
     const version = (await capture([...compiler, "--version"])).split("\n")[0];
     const says = `AddressSanitizer and UndefinedBehaviorSanitizer of ${version}`;
     const toolchain = { ...findToolchain(), compiler };
-    return { toolchain, defines: ["CKV_SANITIZE=ON"], env, says };
+    return { toolchain, defines: ["CKV_SANITIZE=address,undefined"], env, says };
   }
   const zig = zigCompiler();
   if (!zig) throw new Error("Expected gcc, clang or zig with sanitizers but found none");
@@ -44,6 +44,24 @@ export async function sanitizers(): Promise<Sanitizers> {
   const says = "UndefinedBehaviorSanitizer of zig cc; AddressSanitizer needs gcc or clang in PATH";
   const toolchain = { ...findToolchain(), compiler: zig };
   return { toolchain, defines: [`CMAKE_C_FLAGS=${flags}`], env, says };
+}
+
+/**
+ * ThreadSanitizer of gcc or clang.
+ *
+ * @throws {Error} If neither has it.
+ */
+export async function threadSanitizer(): Promise<Sanitizers> {
+  const compiler = systemCompiler();
+  if (!compiler || !await links([...compiler, "-fsanitize=thread"])) {
+    throw new Error("Expected gcc or clang with ThreadSanitizer in PATH but found none");
+  }
+  return {
+    toolchain: { ...findToolchain(), compiler },
+    defines: ["CKV_SANITIZE=thread"],
+    env: { TSAN_OPTIONS: "halt_on_error=1:second_deadlock_stack=1" },
+    says: `ThreadSanitizer of ${(await capture([...compiler, "--version"])).split("\n")[0]}`,
+  };
 }
 
 async function links(compiler: string[]): Promise<boolean> {

@@ -10,10 +10,11 @@ import { arm64 } from "./arm64.ts";
 import { ensureChromium } from "./chromium.ts";
 import { buildCuda, buildCudaTest, cudaTestDir, installCudaTools } from "./cuda.ts";
 import { buildLlamaServer } from "./llama_server.ts";
+import { buildFaultTests } from "./faults.ts";
 import { buildNative } from "./native.ts";
 import { buildDir, exists, libraryName, repoRoot } from "./paths.ts";
 import { tee } from "./process.ts";
-import { sanitizers } from "./sanitizers.ts";
+import { sanitizers, threadSanitizer } from "./sanitizers.ts";
 import { type Counts, readSummary, sum } from "./test_summary.ts";
 import { testVllm } from "./vllm.ts";
 
@@ -32,7 +33,7 @@ export const SUITES: Record<string, Suite> = {
     await buildNative(); // the fake CUDA library too
     return await runDeno(filter, [
       "--trace-leaks",
-      "--ignore=tests/golden,tests/preload,tests/cuda,tests/report",
+      "--ignore=tests/golden,tests/preload,tests/cuda,tests/report,tests/security",
       "tests",
     ]);
   },
@@ -46,6 +47,11 @@ export const SUITES: Record<string, Suite> = {
       await runProgram([join(cudaTestDir(), "cuda_test"), "--quick"], env),
       await runDeno(filter, ["--trace-leaks", "tests/cuda/device_test.ts"], env),
       await runDeno(filter, ["tests/cuda/llama_cpp_test.ts"]),
+      // The tests of the paged cache again, in memory of the device.
+      await runDeno(filter, ["--trace-leaks", "tests/paged"], {
+        ...env,
+        CHUNKKV_TEST_DEVICE: "cuda",
+      }),
     ]);
   },
   sanitize: async () => {
@@ -54,6 +60,24 @@ export const SUITES: Record<string, Suite> = {
     const folder = join(buildDir(), "sanitize");
     await buildNative({ folder, toolchain, defines });
     return await runCTests(join(folder, "tests"), env);
+  },
+  threads: async () => {
+    const { toolchain, defines, env, says } = await threadSanitizer();
+    console.log(`With ${says}`);
+    const folder = join(buildDir(), "threads");
+    const targets = THREADED.map((name) => `${name}_test`);
+    await buildNative({ folder, toolchain, defines, targets });
+    return await runCTests(join(folder, "tests"), { ...env, CKV_TEST_ROUNDS: "1" });
+  },
+  faults: async () => {
+    const { commands, env } = await buildFaultTests();
+    const all: Counts[] = [];
+    for (const command of commands) all.push(await runProgram(command, env));
+    return sum(all);
+  },
+  security: async (filter) => {
+    await buildLlamaServer();
+    return await runDeno(filter, ["tests/security"]);
   },
   neon: async () => {
     const { build, emulator } = arm64();
@@ -82,6 +106,9 @@ export const SUITES: Record<string, Suite> = {
   },
   vllm: testVllm,
 };
+
+/** The C tests in which threads meet. */
+const THREADED = ["threads", "contexts", "steady", "compress", "compact"];
 
 /** The suites that run where none is named. */
 export const DEFAULT_SUITES = ["native", "deno", "device", "examples", "golden"];

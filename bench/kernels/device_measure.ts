@@ -3,7 +3,14 @@
  *
  * @module
  */
-import { budgetFor, chunkKv, type Compressor, DeviceKept, DeviceScores } from "chunkkv";
+import {
+  budgetFor,
+  chunkKv,
+  type Compressor,
+  DeviceBuffer,
+  DeviceKept,
+  DeviceScores,
+} from "chunkkv";
 import { native, readText } from "../../ffi/library.ts";
 import { Held, packKept, packKv, packQueries, packScores } from "../../ffi/pack.ts";
 import { packParams } from "../../ffi/params.ts";
@@ -39,6 +46,8 @@ export interface DeviceTiming {
 /** What the stages of a case took. */
 export interface DeviceTimes {
   score: DeviceTiming;
+  /** From queries and keys to chunk scores. */
+  scoreChunks: DeviceTiming;
   select: DeviceTiming;
   compact: DeviceTiming;
   /** Of one of the layers that are compressed together. */
@@ -54,7 +63,7 @@ export interface DeviceRow extends DeviceTiming {
   batch: number;
   dtype: string;
   layout: string;
-  stage: "score" | "select" | "compact" | "sum" | "all layers";
+  stage: "score" | "score chunks" | "select" | "compact" | "sum" | "all layers";
   /** Bytes that must move: keys read once, scores read once, kept rows read and written. */
   bytes: number;
   /** GFLOP of the queries' products with the keys, counted once. */
@@ -94,6 +103,9 @@ export function timeDeviceStages(
     const params = packParams(method, budgetFor(method, { keep: what.keep }, what.n));
     const { batch, n } = what;
     using scores = new DeviceScores(batch, 1, n);
+    const chunks = batch * Math.ceil(Math.max(n - what.window, 0) / what.chunkSize);
+    using chunkScores = new DeviceBuffer(4 * chunks);
+    const chunkAddress = Deno.UnsafePointer.create(held.address(chunkScores));
     const capacity = native().ckv_kept_capacity(params, n);
     const kept = Array.from({ length: TOGETHER }, () => {
       const one = new DeviceKept(batch, 1, capacity);
@@ -102,26 +114,26 @@ export function timeDeviceStages(
     });
     const first = kept[0]!;
     const packed = {
-      queries: packQueries(queries, held),
+      queries: packQueries(queries[0], held),
       scores: packScores(scores, held),
       kept: packKept([first], held),
       all: packKept(kept, held),
       layers: layers.map(({ keys, values }) => [packKv(keys, held), packKv(values, held)] as const),
     };
-    const groups = Array.from(
-      { length: Math.floor(layers.length / TOGETHER) },
-      (_, group) =>
+    const numGroups = Math.floor(layers.length / TOGETHER);
+    const groups = queries.map((view) => packQueries(view, held)).flatMap((view) =>
+      Array.from({ length: numGroups }, (_, group) =>
         packStructs(
           LAYER,
           packed.layers.slice(group * TOGETHER, (group + 1) * TOGETHER).map(([keys, values]) => ({
-            queries: held.address(packed.queries),
+            queries: held.address(view),
             keys: held.address(keys),
             values: held.address(values),
           })),
-        ),
+        ))
     );
 
-    const { ckv_score, ckv_select, ckv_compact, ckv_compress } = native();
+    const { ckv_score, ckv_score_chunks, ckv_select, ckv_compact, ckv_compress } = native();
     const context = compressor.unsafeHandle;
     const call = (status: number) => {
       unwrap(status, () => readText(native().ckv_context_error(context)) ?? "");
@@ -132,6 +144,9 @@ export function timeDeviceStages(
     };
     const score = turns(packed.layers, ([keys]) => {
       call(ckv_score(context, params, packed.queries, keys, packed.scores));
+    });
+    const scoreChunks = turns(packed.layers, ([keys]) => {
+      call(ckv_score_chunks(context, params, packed.queries, keys, chunkAddress, BigInt(chunks)));
     });
     const select = turns([packed.kept], (chosen) => {
       call(ckv_select(context, params, packed.scores, chosen));
@@ -145,7 +160,7 @@ export function timeDeviceStages(
     });
     const { ms, shortest_ms } = together;
     return {
-      ...{ score, select, compact, kept: count },
+      ...{ score, scoreChunks, select, compact, kept: count },
       together: { ms: ms / TOGETHER, shortest_ms: shortest_ms / TOGETHER },
     };
   } finally {
@@ -217,6 +232,7 @@ export function deviceRowsOf(what: Case, times: DeviceTimes, copy: number): Devi
   };
   return [
     row("score", score, bytes.score, gflop),
+    row("score chunks", times.scoreChunks, bytes.score, gflop),
     row("select", select, bytes.select, null),
     row("compact", compact, bytes.compact, null),
     row("sum", sum, all, gflop),

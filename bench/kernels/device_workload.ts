@@ -29,10 +29,16 @@ const TURN_BYTES = 256 * 2 ** 20;
 /** Short sequences: more layers than this are no use to anybody. */
 const MOST_LAYERS = 256;
 
+/** Window queries that take turns. */
+const QUERIES = 4;
+
 /** Keys and values of layers that take turns, on a GPU; it owns their memory. */
 export class DeviceWorkload implements Disposable {
-  /** Queries of every layer. */
-  readonly queries: QueryView;
+  /**
+   * Queries for any layer. In place the same ones would find their tokens where they have put them,
+   * and nothing left to move: calls that compress take them in turn.
+   */
+  readonly queries: readonly [QueryView, ...QueryView[]];
   /** The layers, {@linkcode TOGETHER} at least. */
   readonly layers: readonly { keys: KvView; values: KvView }[];
   readonly #buffers: DeviceBuffer[] = [];
@@ -45,7 +51,10 @@ export class DeviceWorkload implements Disposable {
    */
   constructor(what: Case) {
     try {
-      this.queries = this.#queries(what);
+      this.queries = [
+        this.#queries(what, 1),
+        ...Array.from({ length: QUERIES - 1 }, (_, i) => this.#queries(what, i + 2)),
+      ];
       const cache = viewsOf(what, (table) => this.#own(DeviceBuffer.from(table)));
       const first = this.#random(what);
       const view = (buffer: DeviceBuffer) => {
@@ -75,8 +84,8 @@ export class DeviceWorkload implements Disposable {
   }
 
   /** Of the keys' type where that is bf16 or f16, f32 else. */
-  #queries({ dtype, batch, heads, window, headDim }: Case): QueryView {
-    const numbers = randomNumbers(batch * heads * window * headDim);
+  #queries({ dtype, batch, heads, window, headDim }: Case, seed: number): QueryView {
+    const numbers = randomNumbers(batch * heads * window * headDim, seed);
     const [bits, type]: [ArrayBufferView<ArrayBuffer>, Dtype] = dtype === "bf16"
       ? [toBf16(numbers), dtype]
       : dtype === "f16"

@@ -111,8 +111,8 @@ function randomQueries({ dtype, batch, heads, window, headDim }: Case): QueryVie
 }
 
 /** Numbers from -1 to 1. */
-export function randomNumbers(count: number): Float32Array<ArrayBuffer> {
-  const next = random(1);
+export function randomNumbers(count: number, seed = 1): Float32Array<ArrayBuffer> {
+  const next = random(seed);
   return Float32Array.from({ length: count }, () => next() * 2 - 1);
 }
 

@@ -30,6 +30,7 @@ export interface StatsLine {
   positions: number;
   before: number;
   after: number;
+  window: number;
   while: "prompt" | "generating";
   reason: string;
 }

@@ -1,6 +1,6 @@
 """libchunkkv_cuda against kvpress and torch.compile on one GPU, in one process.
 
-    python bench/versus/cuda.py [--n 32768,131072] [--layers 32] [--json FILE]
+    python bench/versus/cuda.py [--n 32768,131072] [--layers 32] [--batch 16x8192] [--json FILE]
 
 Needs torch with CUDA, kvpress (any folder of PYTHONPATH), and libchunkkv_cuda.so beside
 libchunkkv.so (`deno task build:cuda`; CHUNKKV_LIBRARY names another libchunkkv.so).
@@ -8,8 +8,8 @@ libchunkkv.so (`deno task build:cuda`; CHUNKKV_LIBRARY names another libchunkkv.
 Shape: Llama-3-8B (32 query heads, 8 kv heads, 128 elements), bf16, window 32, chunks of 10, keep
 10 %. Ours run inside CUDA graphs, on four layers that take turns (so that keys come from memory)
 or on all layers of a model at once; kvpress cannot be captured, it waits for the GPU once per
-chunk. Median of many runs by CUDA events, microseconds per layer. Before that the two must choose
-the same chunks, and token scores are compared with float64.
+chunk. Median of many runs by CUDA events, microseconds per layer. Before that token and chunk
+scores are compared with float64. --batch times ours alone, on so many sequences of so many tokens.
 """
 
 import argparse
@@ -53,7 +53,7 @@ import native  # noqa: E402
 Q_HEADS, KV_HEADS, DIM, WINDOW, CHUNK, KEEP = 32, 8, 128, 32, 10, 0.1
 
 
-def median_us(function, stream, runs=20, graph=True):
+def median_us(function, stream, runs=20, graph=True, before=lambda: None):
     with torch.cuda.stream(stream):
         function()
         function()
@@ -66,6 +66,7 @@ def median_us(function, stream, runs=20, graph=True):
         times = []
         for run in range(runs + 3):
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            before()
             begin.record()
             function()
             end.record()
@@ -77,7 +78,7 @@ def median_us(function, stream, runs=20, graph=True):
 
 def scores_in_float64(queries, keys):
     n = keys.shape[2]
-    rows = queries.double().reshape(1, KV_HEADS, -1, DIM)
+    rows = queries.double().reshape(keys.shape[0], KV_HEADS, -1, DIM)
     logits = rows @ keys.double().transpose(-1, -2) * DIM**-0.5
     row = torch.arange(rows.shape[2], device="cuda")[:, None] % WINDOW
     hidden = torch.arange(n, device="cuda")[None] > n - WINDOW + row
@@ -92,9 +93,12 @@ class Ours:
         self.params = library.params(method=native.CHUNKKV, window=WINDOW, chunk_size=CHUNK)
         self.params.budget = int(KEEP * n)
         budget = self.params.budget
-        self.scores = [torch.empty(1, 1, n, device="cuda") for _ in layers]
-        self.indices = [torch.empty(1, 1, budget, dtype=torch.int32, device="cuda") for _ in layers]
-        self.lens = [torch.empty(1, dtype=torch.int32, device="cuda") for _ in layers]
+        batch = layers[0][1].shape[0]
+        ints = {"dtype": torch.int32, "device": "cuda"}
+        self.scores = [torch.empty(batch, 1, n, device="cuda") for _ in layers]
+        self.chunks = torch.empty(batch, -((WINDOW - n) // CHUNK), device="cuda")
+        self.indices = [torch.empty(batch, 1, budget, **ints) for _ in layers]
+        self.lens = [torch.empty(batch, **ints) for _ in layers]
         self.queries = [native.query_view(q) for q, _, _ in layers]
         self.keys = [native.kv_view(k) for _, k, _ in layers]
         self.values = [native.kv_view(v) for _, _, v in layers]
@@ -102,9 +106,19 @@ class Ours:
         self.kept = [native.kept_view(i, l) for i, l in zip(self.indices, self.lens)]
         self.array = native.layer_array(list(zip(self.queries, self.keys, self.values)))
         self.kept_array = (native.Kept * self.count)(*self.kept)
+        self.first = [[rows[:, :, :budget].clone() for rows in layer[1:]] for layer in layers]
+
+    def restore(self):
+        """Rows as they were: what was moved once would be found in its place the next time."""
+        for layer, first in zip(self.layers, self.first):
+            for rows, saved in zip(layer[1:], first):
+                rows[:, :, : saved.shape[2]].copy_(saved)
 
     def score(self, i):
         self.library.score(self.params, self.queries[i], self.keys[i], self.score_views[i])
+
+    def score_chunks(self, i):
+        self.library.score_chunks(self.params, self.queries[i], self.keys[i], self.chunks)
 
     def select(self, i):
         self.library.select(self.params, self.score_views[i], self.kept[i])
@@ -152,9 +166,15 @@ def compiled_score(queries, keys):
     return torch.softmax(logits.masked_fill(hidden, float("-inf")), -1).sum((1, 2))
 
 
-def race(library, n, num_layers):
+def worst_error(found, exact):
+    return ((found - exact).abs() / exact.clamp_min(1e-30)).max().item()
+
+
+def measure(library, batch, n, num_layers, stream):
+    """Ours: stages of one layer and another in turn, then all layers at once."""
+
     def draw(heads, rows):
-        return torch.randn(1, heads, rows, DIM, device="cuda", dtype=torch.bfloat16)
+        return torch.randn(batch, heads, rows, DIM, device="cuda", dtype=torch.bfloat16)
 
     layers = [(draw(Q_HEADS, WINDOW), draw(KV_HEADS, n), draw(KV_HEADS, n)) for _ in range(num_layers)]
     turns = min(4, num_layers)
@@ -162,27 +182,34 @@ def race(library, n, num_layers):
     workspace = torch.zeros(
         library.workspace_size(ours.params, ours.array), dtype=torch.uint8, device="cuda"
     )
-    stream = torch.cuda.Stream()
-    library.set_stream(stream.cuda_stream)
     library.set_workspace(workspace)
+    ours.workspace = workspace  # for as long as anything is queued
 
     ours.score(0)
+    ours.score_chunks(0)
     library.finish()
-    exact = scores_in_float64(*layers[0][:2])
-    error = ((ours.scores[0][:, 0] - exact).abs() / exact.clamp_min(1e-30))[:, : n - WINDOW].max()
-    row = {"n": n, "layers": num_layers, "score_relative_error": error.item()}
+    exact = scores_in_float64(*layers[0][:2])[:, : n - WINDOW]
+    row = {"batch": batch, "n": n, "layers": num_layers}
+    row["score_relative_error"] = worst_error(ours.scores[0][:, 0, : n - WINDOW], exact)
+    exact = torch.nn.functional.pad(exact, (0, -(n - WINDOW) % CHUNK))
+    exact = exact.reshape(batch, -1, CHUNK).sum(-1)
+    row["score_chunks_relative_error"] = worst_error(ours.chunks, exact)
+    for stage in ("score", "score_chunks", "select", "compact", "whole"):
+        function = getattr(ours, stage)
+        run = lambda: [function(i) for i in range(turns)]  # noqa: E731
+        row[stage] = median_us(run, stream, before=ours.restore) / turns
+    row["whole_of_model"] = median_us(ours.model, stream, before=ours.restore) / num_layers
+    library.finish()
+    return ours, row
+
+
+def race(library, n, num_layers, stream):
+    ours, row = measure(library, 1, n, num_layers, stream)
+    layers, turns = ours.layers, min(4, num_layers)
     row["kvpress_whole"] = median_us(Press(layers[0], n).whole, stream, 7, graph=False)
-
-    def turn(stage):
-        return lambda: [stage(i) for i in range(turns)]
-
     row["compiled_score"] = (
         median_us(lambda: [compiled_score(*layers[i][:2]) for i in range(turns)], stream) / turns
     )
-    for stage in ("score", "select", "compact", "whole"):
-        row[stage] = median_us(turn(getattr(ours, stage)), stream) / turns
-    row["whole_of_model"] = median_us(ours.model, stream) / num_layers
-    library.finish()
     # What the bytes alone take: as much copied from one place to another.
     moved = 2 * KV_HEADS * ours.params.budget * DIM * 2
     source, target = (torch.empty(num_layers, moved, dtype=torch.uint8, device="cuda") for _ in "ab")
@@ -202,12 +229,19 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--n", default="32768,131072")
     parser.add_argument("--layers", type=int, default=32)
+    parser.add_argument("--batch", default="")
     parser.add_argument("--json")
     args = parser.parse_args()
     library = native.Library(device=native.CUDA)
+    stream = torch.cuda.Stream()
+    library.set_stream(stream.cuda_stream)
     rows = []
-    for n in (int(x) for x in args.n.split(",")):
-        rows.append(race(library, n, args.layers))
+    runs = [lambda n=int(n): race(library, n, args.layers, stream) for n in args.n.split(",") if n]
+    for shape in filter(None, args.batch.split(",")):
+        batch, n = (int(x) for x in shape.split("x"))
+        runs.append(lambda: measure(library, batch, n, min(4, args.layers), stream)[1])
+    for run in runs:
+        rows.append(run())
         print(" ".join(f"{k} {v:.4g}" for k, v in rows[-1].items()), flush=True)
     if args.json:
         result = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "rows": rows}

@@ -97,6 +97,14 @@ class Library:
     def score(self, params, queries, keys, scores):
         self._call("ckv_score", params, queries, keys, scores)
 
+    def score_chunks(self, params, queries, keys, chunk_scores):
+        """chunk_scores: a tensor of [batch, chunks of the longest sequence]."""
+        function = self._library.ckv_score_chunks
+        self._check(function(
+            self._context, c.byref(params), c.byref(queries), c.byref(keys),
+            c.c_void_p(chunk_scores.data_ptr()), I64(chunk_scores.numel()),
+        ))
+
     def select(self, params, scores, kept):
         self._call("ckv_select", params, scores, kept)
 
@@ -158,21 +166,38 @@ def query_view(tensor):
     )
 
 
-def kv_view(tensor):
+def kv_view(tensor, lens=None):
+    """lens: i32 [batch], where sequences are shorter; stays with the caller."""
     batch, heads, tokens, dim = tensor.shape
     row = dim * tensor.element_size()
     return filled(
         KvView, dtype=_dtype(tensor), device=_device(tensor), batch=batch, num_kv_heads=heads, head_dim=dim, kv_len=tokens,
         data=tensor.data_ptr(), size_bytes=batch * heads * tokens * row, stride_token=row,
         stride_head=tokens * row, stride_batch=heads * tokens * row,
+        kv_lens=None if lens is None else lens.data_ptr(),
     )
 
 
-def scores_view(tensor):
+def pages_view(pages, table, lens, kv_len):
+    """pages [num_blocks, heads, block_size, head_dim], whatever the strides; table i32 [batch,
+    max_blocks] and lens i32 [batch], of which kv_len is the most, stay with the caller."""
+    num_blocks, heads, block_size, dim = pages.shape
+    size = pages.element_size()
+    block, head, token, _ = (stride * size for stride in pages.stride())
+    last = sum((n - 1) * stride for n, stride in zip(pages.shape, pages.stride())) + 1
+    return filled(
+        KvView, dtype=_dtype(pages), device=_device(pages), batch=len(table), num_kv_heads=heads, head_dim=dim,
+        kv_len=kv_len, block_size=block_size, data=pages.data_ptr(), size_bytes=last * size,
+        stride_block=block, stride_head=head, stride_token=token, kv_lens=lens.data_ptr(),
+        block_table=table.data_ptr(), max_blocks=table.shape[1], num_blocks=num_blocks,
+    )
+
+
+def scores_view(tensor, lens=None):
     batch, heads, tokens = tensor.shape
     return filled(
         Scores, batch=batch, num_heads=heads, kv_len=tokens, data=tensor.data_ptr(),
-        count=batch * heads * tokens,
+        count=batch * heads * tokens, kv_lens=None if lens is None else lens.data_ptr(),
     )
 
 

@@ -4,13 +4,17 @@
  * @module
  */
 import type { KvView } from "../../ffi/kv_view.ts";
-import type { LayerPages, Pages } from "./pages.ts";
+import type { LayerPages, Pages, Tables } from "./pages.ts";
+import { free, type Table } from "./place.ts";
 
 /**
  * The block tables and lengths of sequences at one time, for every layer. Appending, compacting or
  * freeing one of them makes a new batch necessary. Made by `PagedKvCache.batch`.
+ *
+ * On a GPU its views have copies of table and lengths there: dispose it when they are not needed any
+ * more, or leave that to the garbage collection.
  */
-export class PagedBatch {
+export class PagedBatch implements Disposable {
   /** Sequences. */
   readonly batch: number;
   /** Blocks of each sequence, `[batch, maxBlocks]`; entries after a sequence's own are 0. */
@@ -22,6 +26,7 @@ export class PagedBatch {
   /** The most tokens of any. */
   readonly kvLen: number;
   readonly #pages: Pages;
+  #tables: { blockTable: Table; kvLens: Table } | undefined;
 
   /** Internal: `PagedKvCache.batch` makes batches. */
   constructor(
@@ -59,7 +64,26 @@ export class PagedBatch {
     return this.#view(layer, "values");
   }
 
+  /** What views of it are made of, where the pages are. */
+  get tables(): Tables {
+    const { batch, kvLen, maxBlocks } = this;
+    const { place } = this.#pages;
+    this.#tables ??= {
+      blockTable: place.table(this.blockTable),
+      kvLens: place.table(this.kvLens),
+    };
+    return { batch, kvLen, maxBlocks, ...this.#tables };
+  }
+
+  /** Frees the copies on a GPU; doing it again is harmless. */
+  [Symbol.dispose](): void {
+    if (!this.#tables) return;
+    free(this.#tables.blockTable);
+    free(this.#tables.kvLens);
+    this.#tables = undefined;
+  }
+
   #view(layer: number, which: keyof LayerPages): KvView {
-    return this.#pages.view(layer, which, this);
+    return this.#pages.view(layer, which, this.tables);
   }
 }

@@ -11,11 +11,12 @@ import { PagedCore } from "./core.ts";
 import { checkInteger } from "./integers.ts";
 import { type LayerPages, type PageOptions, Pages } from "./pages.ts";
 import { Prefix, toTokens } from "./prefix.ts";
-import { type WriteOptions, writeRows } from "./rows.ts";
+import type { WriteOptions } from "./rows.ts";
 import { PagedSequence } from "./sequence.ts";
 
 /** Settings of a {@linkcode PagedKvCache}. */
-export interface PagedKvCacheOptions extends PageOptions, CompressorOptions {
+export interface PagedKvCacheOptions
+  extends PageOptions, Pick<CompressorOptions, "threads" | "isa"> {
   /**
    * Whether full blocks are remembered by their tokens, so that later prompts with the same prefix
    * share them.
@@ -56,7 +57,8 @@ export interface SequenceOptions {
  * their prefix, the one unused for longest evicted first. Compaction moves the rows that stay and
  * gives the other blocks back to the pool at once.
  *
- * Keys and values lie in memory of its own or of the caller. It owns memory and threads: declare it
+ * Keys and values lie in memory of its own or of the caller, on the CPU or on a GPU, and are compacted
+ * there. It owns memory and threads: declare it
  * with `using`, or dispose it; its sequences are dead then.
  *
  * @example A prompt, its compaction, and a second prompt with the same beginning
@@ -96,7 +98,14 @@ export class PagedKvCache implements Disposable {
    */
   constructor(options: PagedKvCacheOptions) {
     const { prefixCaching = true, threads = 0, isa = "best" } = options;
-    this.#core = new PagedCore(new Pages(options), { threads, isa });
+    const { device = "cpu", deviceIndex = 0 } = options;
+    const pages = new Pages(options);
+    try {
+      this.#core = new PagedCore(pages, { threads, isa, device, deviceIndex });
+    } catch (error) {
+      pages[Symbol.dispose]();
+      throw error;
+    }
     this.#prefixCaching = prefixCaching;
   }
 
@@ -172,8 +181,8 @@ export class PagedKvCache implements Disposable {
   }
 
   /**
-   * Writes rows of one layer, for engines that compute in JavaScript; others write where `layer`
-   * says.
+   * Writes rows of one layer, for engines that compute in JavaScript or have them side by side;
+   * others write where `layer` says.
    *
    * @param layer Which one.
    * @param options Rows and the slots that `append` gave.
@@ -181,7 +190,7 @@ export class PagedKvCache implements Disposable {
    * nothing is written then.
    */
   write(layer: number, options: WriteOptions): void {
-    writeRows(this.#core.pages.layer(layer), options);
+    this.#core.write(layer, options);
   }
 
   /** Forgets all prefixes, as after a change of the model's weights; cached blocks are free then. */

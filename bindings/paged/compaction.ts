@@ -7,11 +7,13 @@ import { Kept } from "../../ffi/kept.ts";
 import { chunkKv, type Method } from "../../ffi/methods.ts";
 import type { BudgetOptions, LogitOptions } from "../../ffi/params.ts";
 import type { QueryView } from "../../ffi/query_view.ts";
+import type { AnyKept } from "../../ffi/place.ts";
 import type { CompactOptions, SelectFromKeysOptions } from "../../ffi/stages.ts";
 import { check, ChunkKvError } from "../../ffi/status.ts";
 import { PagedBatch } from "./batch.ts";
 import type { BlockTable } from "./block_table.ts";
 import type { PagedCore } from "./core.ts";
+import { free } from "./place.ts";
 
 /** What every compaction takes. */
 export interface PagedTargetOptions {
@@ -71,6 +73,8 @@ export class Compaction {
   readonly #options: PagedCompactOptions;
   #kept: readonly Kept[] = [];
   #fresh: number[] = [];
+  #target: PagedBatch | undefined;
+  #moving: AnyKept[] = [];
   // Leading blocks whose rows all stay where they are, and rows that are kept.
   #lead = 0;
   #after = 0;
@@ -100,10 +104,13 @@ export class Compaction {
    * @throws {OutOfBlocksError} If rows must be copied out and there is no room.
    * @throws {ChunkKvError} `invalid_argument` or `unsupported` if the layers' indices do not fit.
    */
-  plan(selected: readonly Kept[]): CompactOptions[] {
-    this.#kept = "kept" in this.#options ? this.#options.kept : this.#spread(selected);
+  plan(selected: readonly AnyKept[]): CompactOptions[] {
+    const { pages } = this.#core;
+    this.#kept = "kept" in this.#options
+      ? this.#options.kept
+      : this.#spread(selected.map((kept) => pages.place.chosen(kept)));
     this.#checkKept();
-    this.#core.pages.checkMemory();
+    pages.checkMemory();
     this.#after = this.#kept[0]!.lens[0]!;
     const { blockSize } = this.#table;
     const stay = unmoved(this.#kept, this.#after);
@@ -111,22 +118,24 @@ export class Compaction {
     this.#lead = Math.floor(stay / blockSize);
     const inPlace = this.#canMoveInPlace();
     const first = inPlace ? 0 : this.#lead * blockSize;
-    let target: PagedBatch | undefined;
     if (!inPlace) {
       const rows = this.#after - first;
       this.#fresh = this.#core.pool.allocate(this.#table.blocksFor(rows));
-      target = new PagedBatch(this.#core.pages, [{ blocks: this.#fresh, length: rows }]);
+      this.#target = new PagedBatch(pages, [{ blocks: this.#fresh, length: rows }]);
     }
-    const { pages } = this.#core;
-    return this.#kept.map((kept, layer) => ({
-      ...pages.moved(layer, this.#batch),
-      kept: first > 0 ? withoutFirst(kept, first) : kept,
-      to: target && pages.moved(layer, target),
+    this.#moving = this.#kept.map((kept) =>
+      pages.place.kept(first > 0 ? withoutFirst(kept, first) : kept)
+    );
+    return this.#moving.map((kept, layer) => ({
+      ...pages.moved(layer, this.#batch.tables),
+      kept,
+      to: this.#target && pages.moved(layer, this.#target.tables),
     }));
   }
 
   /** Puts the table in order after the moves, and lets go of what is not needed any more. */
   finish(): PagedCompactionReport {
+    this.#letGo();
     const blocksBefore = this.#table.blocks.length;
     if (this.#after < this.#length) {
       const copied = this.#fresh.length > 0;
@@ -145,8 +154,15 @@ export class Compaction {
 
   /** Gives back what `plan` took. */
   abort(): void {
+    this.#letGo();
     this.#core.pool.release(this.#fresh);
     this.#fresh = [];
+  }
+
+  #letGo(): void {
+    this.#batch[Symbol.dispose]();
+    this.#target?.[Symbol.dispose]();
+    this.#moving.splice(0).forEach(free);
   }
 
   #selections(options: PagedSelectOptions): SelectFromKeysOptions[] {

@@ -4,18 +4,22 @@
  * @module
  */
 import { Compressor, type CompressorOptions } from "../../ffi/compressor.ts";
+import type { Device } from "../../ffi/enums.ts";
 import { Kept } from "../../ffi/kept.ts";
 import { BlockPool } from "./block_pool.ts";
+import { PagedBatch } from "./batch.ts";
 import { busy, disposed } from "./errors.ts";
 import type { Pages } from "./pages.ts";
+import { free } from "./place.ts";
+import { type WriteOptions, writeRows } from "./rows.ts";
 
 /** Pool, memory, and who moves rows in it. */
 export class PagedCore implements Disposable {
   readonly #pages: Pages;
   readonly #pool: BlockPool;
-  readonly #compressor: Compressor;
+  readonly #compressor: Compressor<Device>;
   // Copies before a write must not wait for a compaction on another thread.
-  readonly #copier: Compressor;
+  readonly #copier: Compressor<Device>;
   #turn: Promise<void> = Promise.resolve();
   #waiting = 0;
   #disposed = false;
@@ -24,7 +28,7 @@ export class PagedCore implements Disposable {
    * @param pages The memory.
    * @param options Threads and instruction set of compactions.
    */
-  constructor(pages: Pages, options: CompressorOptions) {
+  constructor(pages: Pages, options: CompressorOptions<Device>) {
     this.#pages = pages;
     this.#pool = new BlockPool(pages.numBlocks);
     this.#compressor = new Compressor(options);
@@ -48,14 +52,16 @@ export class PagedCore implements Disposable {
   }
 
   /** The compressor, while no compaction runs on another thread. */
-  get idleCompressor(): Compressor {
+  get idleCompressor(): Compressor<Device> {
     this.checkLive();
     if (this.#waiting > 0) throw busy("PagedKvCache");
     return this.#compressor;
   }
 
   /** Runs one compaction on another thread after those before it. */
-  async takeTurn<Result>(run: (compressor: Compressor) => Promise<Result>): Promise<Result> {
+  async takeTurn<Result>(
+    run: (compressor: Compressor<Device>) => Promise<Result>,
+  ): Promise<Result> {
     const before = this.#turn;
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#turn = promise;
@@ -72,14 +78,25 @@ export class PagedCore implements Disposable {
 
   /** Copies the first rows of a block to another block, in all layers. */
   copyBlock(from: number, to: number, rows: number): void {
-    const kept = Kept.from([[Int32Array.from({ length: rows }, (_, i) => i)]]);
-    const tables = { batch: 1, kvLen: rows, kvLens: undefined, maxBlocks: 1 };
-    const source = { ...tables, blockTable: Int32Array.of(from) };
-    const target = { ...tables, blockTable: Int32Array.of(to) };
-    for (let layer = 0; layer < this.pages.layers.length; layer++) {
-      const to = this.pages.moved(layer, target);
-      this.#copier.compact({ ...this.pages.moved(layer, source), kept, to });
+    const { pages } = this;
+    using source = new PagedBatch(pages, [{ blocks: [from], length: rows }]);
+    using target = new PagedBatch(pages, [{ blocks: [to], length: rows }]);
+    const every = Int32Array.from({ length: rows }, (_, i) => i);
+    const kept = pages.place.kept(Kept.from([[every]]));
+    try {
+      for (let layer = 0; layer < pages.layers.length; layer++) {
+        const to = pages.moved(layer, target.tables);
+        this.#copier.compact({ ...pages.moved(layer, source.tables), kept, to });
+      }
+      this.#copier.finish();
+    } finally {
+      free(kept);
     }
+  }
+
+  /** Writes rows of one layer. */
+  write(layer: number, options: WriteOptions): void {
+    writeRows(this.pages.layer(layer), options, this.pages.place, this.#copier);
   }
 
   /** Frees what it owns, after a running compaction if there is one. */
@@ -87,5 +104,6 @@ export class PagedCore implements Disposable {
     this.#disposed = true;
     this.#compressor[Symbol.dispose]();
     this.#copier[Symbol.dispose]();
+    this.#pages[Symbol.dispose]();
   }
 }

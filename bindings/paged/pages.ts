@@ -4,10 +4,12 @@
  * @module
  */
 import { type KvData, rowBytes } from "../../ffi/data.ts";
-import type { Dtype } from "../../ffi/enums.ts";
+import { DeviceBuffer } from "../../ffi/device_buffer.ts";
+import type { Device, Dtype } from "../../ffi/enums.ts";
 import { type KvView, pagedKv } from "../../ffi/kv_view.ts";
 import { check } from "../../ffi/status.ts";
 import { checkInteger, MAX_INT32 } from "./integers.ts";
+import { free, type PagePlace, placeOf } from "./place.ts";
 
 /**
  * How the rows of a block lie.
@@ -48,8 +50,12 @@ export interface PageOptions {
   dtype?: Dtype | undefined;
   /** How the rows of a block lie. @default {"nhd"} */
   layout?: PageLayout | undefined;
+  /** Where keys and values lie and are compacted. @default {"cpu"} */
+  device?: Device | undefined;
+  /** Which GPU. @default {0} */
+  deviceIndex?: number | undefined;
   /**
-   * Memory of each layer that the caller owns and keeps alive; used where it lies.
+   * Memory of each layer that the caller owns and keeps alive, on that device; used where it lies.
    *
    * @default {memory of the cache's own, zeros}
    */
@@ -71,8 +77,11 @@ export type Tables = Pick<KvView, "batch" | "kvLen" | "kvLens" | "maxBlocks" | "
 const MAX_HEAD_DIM = 1024;
 
 /** Memory of all layers. */
-export class Pages {
+export class Pages implements Disposable {
   readonly #layout: PageLayout;
+  readonly #own: KvData[] = [];
+  /** Where the memory is. */
+  readonly place: PagePlace;
   /** Tokens of a block. */
   readonly blockSize: number;
   /** Blocks of each layer. */
@@ -84,11 +93,12 @@ export class Pages {
 
   /**
    * @param options Sizes and memory.
-   * @throws {ChunkKvError} `invalid_argument` if they do not fit each other.
+   * @throws {ChunkKvError} `invalid_argument` if they do not fit each other; on a GPU as
+   * `DeviceBuffer`.
    */
   constructor(options: PageOptions) {
     const { numLayers, numKvHeads, headDim, numBlocks, blockSize = 16, dtype = "f16" } = options;
-    const { layout = "nhd", memory } = options;
+    const { layout = "nhd", memory, device = "cpu", deviceIndex = 0 } = options;
     checkInteger("numLayers", numLayers, 1);
     checkInteger("numKvHeads", numKvHeads, 1);
     checkInteger("blockSize", blockSize, 1);
@@ -104,14 +114,29 @@ export class Pages {
     this.blockSize = blockSize;
     this.numBlocks = numBlocks;
     this.blockBytes = 2 * rows * numLayers;
-    const shape = { numKvHeads, headDim, numBlocks, blockSize, dtype };
-    const bytes = () => new Uint8Array(numBlocks * rows * (layout === "fused" ? 2 : 1));
-    this.layers = Array.from({ length: numLayers }, (_, layer) => {
-      const own = memory?.[layer] ??
-        { keys: bytes(), ...(layout === "fused" ? {} : { values: bytes() }) };
-      return layout === "fused" ? fusedPages(own, shape) : splitPages(own, shape, layout);
-    });
-    this.checkMemory();
+    this.place = placeOf(device, deviceIndex);
+    const shape = { numKvHeads, headDim, numBlocks, blockSize, dtype, device };
+    const zeros = () => {
+      const made = this.place.zeros(numBlocks * rows * (layout === "fused" ? 2 : 1));
+      this.#own.push(made);
+      return made;
+    };
+    try {
+      this.layers = Array.from({ length: numLayers }, (_, layer) => {
+        const own = memory?.[layer] ??
+          { keys: zeros(), ...(layout === "fused" ? {} : { values: zeros() }) };
+        return layout === "fused" ? fusedPages(own, shape) : splitPages(own, shape, layout);
+      });
+      this.checkMemory();
+    } catch (error) {
+      this[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  /** Frees memory of its own on a GPU, when calls that use it have returned. */
+  [Symbol.dispose](): void {
+    this.#own.forEach(free);
   }
 
   /**
@@ -149,13 +174,14 @@ export class Pages {
     return pages;
   }
 
-  /** Throws unless all memory is still as large as the blocks need: a buffer may be detached. */
+  /** Throws unless all memory is still there, and as large as the blocks need: it may be detached. */
   checkMemory(): void {
     this.layers.forEach((pages, layer) => {
       for (const which of ["keys", "values"] as const) {
         const view = pages[which];
         const least = bytesNeeded(view);
         const { data } = view;
+        if (data instanceof DeviceBuffer) this.#checkLive(data, layer);
         check(
           data.byteLength >= least,
           `at least ${least} bytes of ${which} in layer ${layer}`,
@@ -169,11 +195,21 @@ export class Pages {
       }
     });
   }
+
+  #checkLive(buffer: DeviceBuffer, layer: number): void {
+    buffer.pointer; // throws if it is disposed
+    check(
+      buffer.deviceIndex === this.place.deviceIndex,
+      `memory of layer ${layer} on GPU ${this.place.deviceIndex}`,
+      buffer.deviceIndex,
+    );
+  }
 }
 
 type Shape = Required<Pick<PageOptions, "numKvHeads" | "headDim" | "numBlocks">> & {
   blockSize: number;
   dtype: Dtype;
+  device: Device;
 };
 
 function emptyView(data: KvData, shape: Shape, layout: "nhd" | "hnd", strideBlock?: number) {
@@ -216,8 +252,8 @@ function bytesNeeded(view: KvView): number {
     (view.numKvHeads - 1) * view.strideHead + rowOf(view);
 }
 
-/** The memory from `bytes` bytes on. */
-function after(data: KvData, bytes: number): KvData {
+/** The memory from `bytes` bytes on; of a GPU's its address, which dies with it. */
+export function after(data: KvData, bytes: number): KvData {
   const byteLength = data.byteLength - bytes;
   if (!("pointer" in data)) {
     check(byteLength >= 0, `at least ${bytes} bytes of memory`, data.byteLength);

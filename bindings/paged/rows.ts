@@ -1,22 +1,30 @@
 /**
- * Rows written to slots, for engines that compute in JavaScript.
+ * Rows written to slots.
  *
  * @module
  */
+import type { Compressor } from "../../ffi/compressor.ts";
 import { rowBytes } from "../../ffi/data.ts";
+import { DeviceBuffer } from "../../ffi/device_buffer.ts";
+import type { Device } from "../../ffi/enums.ts";
 import type { KvView } from "../../ffi/kv_view.ts";
 import { check } from "../../ffi/status.ts";
+import { writeDeviceRows } from "./device_rows.ts";
 import { checkIntegers } from "./integers.ts";
 import type { LayerPages } from "./pages.ts";
+import type { PagePlace } from "./place.ts";
 
 /** New rows of one layer, as vLLM's `reshape_and_cache` takes them. */
 export interface WriteOptions {
   /** Slot of each token, from `append`; -1 leaves it out. */
   slotMapping: ArrayLike<number>;
-  /** Keys, `[tokens, numKvHeads, headDim]` in the cache's element type, RoPE applied. */
-  keys: ArrayBufferView;
-  /** Values, `[tokens, numKvHeads, headDim]` in the cache's element type. */
-  values: ArrayBufferView;
+  /**
+   * Keys, `[tokens, numKvHeads, headDim]` in the cache's element type, RoPE applied; to pages of a GPU
+   * in its memory or in this machine's.
+   */
+  keys: ArrayBufferView | DeviceBuffer;
+  /** Values, `[tokens, numKvHeads, headDim]` in the cache's element type, likewise. */
+  values: ArrayBufferView | DeviceBuffer;
 }
 
 /**
@@ -24,10 +32,17 @@ export interface WriteOptions {
  *
  * @param pages The layer.
  * @param options Rows and slots.
+ * @param place Where the pages are.
+ * @param compressor Who moves rows there.
  * @throws {ChunkKvError} `invalid_argument` if a slot is not in the pool or rows are missing; nothing
  * is written then.
  */
-export function writeRows(pages: LayerPages, options: WriteOptions): void {
+export function writeRows(
+  pages: LayerPages,
+  options: WriteOptions,
+  place: PagePlace,
+  compressor: Compressor<Device>,
+): void {
   const { slotMapping, keys, values } = options;
   const { blockSize, numBlocks } = pages.keys;
   checkIntegers("a slot", slotMapping, -1, numBlocks * blockSize - 1);
@@ -41,6 +56,15 @@ export function writeRows(pages: LayerPages, options: WriteOptions): void {
       sources[which].byteLength,
     );
   }
+  if (place.device === "cuda") {
+    writeDeviceRows(pages, slotMapping, sources, { place, compressor });
+    return;
+  }
+  check(
+    !(keys instanceof DeviceBuffer || values instanceof DeviceBuffer),
+    "rows in arrays for pages on the CPU",
+    "a DeviceBuffer",
+  );
   writeInto(pages.keys, slotMapping, keys);
   writeInto(pages.values, slotMapping, values);
 }

@@ -11,6 +11,7 @@ import type { PagedCore } from "./core.ts";
 import { busy, disposed } from "./errors.ts";
 import { checkInteger } from "./integers.ts";
 import { type Prefix, toTokens } from "./prefix.ts";
+import { run, runAsync } from "./run.ts";
 
 /** Where new tokens go, as an engine's step takes it. */
 export interface AppendedSlots {
@@ -202,8 +203,7 @@ export class PagedSequence implements Disposable {
     const compressor = this.#core.idleCompressor;
     const compaction = this.#begin(options);
     try {
-      const selected = compaction.selections.map((one) => compressor.select(one));
-      for (const move of compaction.plan(selected)) compressor.compact(move);
+      run(compaction, compressor);
       return this.#finish(compaction);
     } catch (error) {
       compaction.abort();
@@ -221,9 +221,7 @@ export class PagedSequence implements Disposable {
     const compaction = this.#begin(options);
     try {
       return await this.#core.takeTurn(async (compressor) => {
-        const selected = [];
-        for (const one of compaction.selections) selected.push(await compressor.selectAsync(one));
-        for (const move of compaction.plan(selected)) await compressor.compactAsync(move);
+        await runAsync(compaction, compressor);
         return this.#finish(compaction);
       });
     } catch (error) {

@@ -35,6 +35,14 @@ static bool heads_are_neighbours(const ckv_kv_view *view, int64_t row_bytes) {
   return view->stride_head == row_bytes;
 }
 
+// Turns of the check that the longest set and the longest row of a block table take.
+static int32_t check_slices(const CompactArgs &a, int32_t longest) {
+  int32_t entries = longest;
+  if (a.from.block_size) entries = std::max(entries, a.from.kv_len / a.from.block_size + 1);
+  if (a.to.block_size) entries = std::max(entries, a.to.kv_len / a.to.block_size + 1);
+  return (entries + CKV_CHECK_SLICE - 1) / CKV_CHECK_SLICE;
+}
+
 template <typename V>
 static cudaError_t launch(const CompactArgs &a, cudaStream_t stream) {
   return ckv_cuda_launch(ckv_compact_kernel<V>, static_cast<int64_t>(a.tiles) * a.units,
@@ -101,9 +109,10 @@ static ckv_status move(const ckv_cuda_call *call, const ckv_kv_view *const *src,
   const cudaStream_t stream = ckv_cuda_stream(call);
   for (a.first_unit = 0; a.first_unit < all; a.first_unit += a.units) {
     a.units = std::min(all - a.first_unit, CKV_COMPACT_FLAGS / a.tiles);
-    const int32_t sets = num_views * from->batch * a.kept_heads;
-    cudaError_t error = ckv_cuda_launch(ckv_check_kept_kernel, std::min(std::max(sets, 32), 1024),
-                                        CKV_COMPACT_THREADS, 0, stream, a, num_views);
+    const int32_t slices = check_slices(a, longest);
+    const int64_t turns = static_cast<int64_t>(num_views) * from->batch * a.kept_heads * slices;
+    cudaError_t error = ckv_cuda_launch(ckv_check_kept_kernel, std::clamp<int64_t>(turns, 32, 1024),
+                                        CKV_COMPACT_THREADS, 0, stream, a, num_views, slices);
     if (!error) error = launch_by_access(a, access, stream);
     const ckv_status status = ckv_cuda_check(call, error, "the compaction kernels to start");
     if (status) return status;

@@ -14,6 +14,8 @@ constexpr int CKV_COMPACT_VIEWS = 64;
 constexpr int CKV_COMPACT_THREADS = 256;
 constexpr int CKV_COMPACT_UNROLL = 4;
 constexpr int CKV_COMPACT_FLAGS = 1 << 18;
+constexpr int CKV_COMPACT_ROWS = CKV_COMPACT_THREADS * CKV_COMPACT_UNROLL;  // most of a tile
+constexpr int CKV_CHECK_SLICE = 4 * CKV_COMPACT_THREADS;  // indices, and blocks, of a turn
 
 struct CompactView {
   const uint8_t *from;
@@ -46,9 +48,23 @@ struct CompactArgs {
   }
 };
 
+// Whether one of the blocks [first, first + CKV_CHECK_SLICE) that hold n rows is not in the pool.
+__device__ inline bool ckv_blocks_lead_outside(const KvShape &shape, int32_t b, int32_t first,
+                                               int32_t n) {
+  bool bad = false;
+#pragma unroll
+  for (int i = 0; i < CKV_CHECK_SLICE / CKV_COMPACT_THREADS; i++) {
+    const int64_t t =
+        static_cast<int64_t>(first + i * CKV_COMPACT_THREADS + threadIdx.x) * shape.block_size;
+    if (shape.block_size && t < n) bad |= shape.offset(b, 0, static_cast<int32_t>(t)) < 0;
+  }
+  return bad;
+}
+
 // Before anything moves: index sets rise inside their sequences, block tables stay inside their
-// pools; and all flags are down.
-__global__ void ckv_check_kept_kernel(const __grid_constant__ CompactArgs a, int32_t num_views) {
+// pools; and all flags are down. A thread block takes a slice of a set at a time.
+__global__ void ckv_check_kept_kernel(const __grid_constant__ CompactArgs a, int32_t num_views,
+                                      int32_t slices) {
   ckv_chain();
   const int32_t flags = a.tiles * a.units;
   for (int32_t i = blockIdx.x * blockDim.x + threadIdx.x; i < flags; i += gridDim.x * blockDim.x) {
@@ -57,9 +73,11 @@ __global__ void ckv_check_kept_kernel(const __grid_constant__ CompactArgs a, int
   if (blockIdx.x == 0 && threadIdx.x == 0) *a.ticket = 0;
   if (*a.fault) return;  // found before, and then there are no kept indices
   const int32_t sets = a.from.batch * a.kept_heads;
-  for (int32_t s = blockIdx.x; s < num_views * sets; s += gridDim.x) {
-    const CompactView &view = a.views[s / sets];
-    const int32_t set = s % sets, b = set / a.kept_heads;
+  const int64_t turns = static_cast<int64_t>(num_views) * sets * slices;
+  for (int64_t turn = blockIdx.x; turn < turns; turn += gridDim.x) {
+    const int32_t first = static_cast<int32_t>(turn % slices) * CKV_CHECK_SLICE;
+    const CompactView &view = a.views[turn / slices / sets];
+    const int32_t set = static_cast<int32_t>(turn / slices % sets), b = set / a.kept_heads;
     const int32_t n = a.from.len(b), len = view.lens[b];
     const int32_t *indices = view.indices + static_cast<int64_t>(set) * a.capacity;
     if (len < 0 || len > a.capacity || len > n || len > a.to.len(b)) {
@@ -67,20 +85,17 @@ __global__ void ckv_check_kept_kernel(const __grid_constant__ CompactArgs a, int
       continue;
     }
     bool bad = false;
-    for (int32_t i = threadIdx.x; i < len; i += blockDim.x) {
+#pragma unroll
+    for (int k = 0; k < CKV_CHECK_SLICE / CKV_COMPACT_THREADS; k++) {
+      const int32_t i = first + k * CKV_COMPACT_THREADS + threadIdx.x;
+      if (i >= len) continue;
       bad |= indices[i] < i || indices[i] >= n || (i > 0 && indices[i - 1] >= indices[i]);
     }
     if (bad) atomicOr(a.fault, CKV_FAULT_KEPT);
-    bad = false;
-    for (int32_t t = threadIdx.x * a.from.block_size; a.from.block_size && t < n;
-         t += blockDim.x * a.from.block_size) {
-      bad |= a.from.offset(b, 0, t) < 0;
+    if (ckv_blocks_lead_outside(a.from, b, first, n) ||
+        ckv_blocks_lead_outside(a.to, b, first, len)) {
+      atomicOr(a.fault, CKV_FAULT_BLOCK_TABLE);
     }
-    for (int32_t t = threadIdx.x * a.to.block_size; a.to.block_size && t < len;
-         t += blockDim.x * a.to.block_size) {
-      bad |= a.to.offset(b, 0, t) < 0;
-    }
-    if (bad) atomicOr(a.fault, CKV_FAULT_BLOCK_TABLE);
   }
 }
 
@@ -88,6 +103,7 @@ template <typename V>
 __global__ void __launch_bounds__(CKV_COMPACT_THREADS, 5)
     ckv_compact_kernel(const __grid_constant__ CompactArgs a) {
   __shared__ uint32_t shared_ticket;
+  __shared__ int64_t from_row[CKV_COMPACT_ROWS], to_row[CKV_COMPACT_ROWS];  // -1: stays as it is
   ckv_chain();
   if (*a.fault) return;
   if (threadIdx.x == 0) shared_ticket = atomicAdd(a.ticket, 1u);
@@ -102,21 +118,23 @@ __global__ void __launch_bounds__(CKV_COMPACT_THREADS, 5)
   const int32_t rows = min(a.tile_rows, len - first);
   if (rows <= 0) return;  // no tile above this one has rows either
 
+  // Block tables are read once for each row, and before the wait.
   const int32_t *indices = a.indices(view, b, head);
+  for (int32_t row = threadIdx.x; row < rows; row += CKV_COMPACT_THREADS) {
+    const int32_t index = __ldg(indices + first + row);
+    const bool stays = a.in_place && index == first + row;
+    from_row[row] = stays ? -1 : a.from.offset(b, head, index);
+    to_row[row] = stays ? -1 : a.to.offset(b, head, first + row);
+  }
+  __syncthreads();
   const int32_t begin = part * a.part_bytes;
   const int32_t width = min(a.part_bytes, a.row_bytes - begin) / static_cast<int32_t>(sizeof(V));
   V values[CKV_COMPACT_UNROLL];
-  int32_t to_row[CKV_COMPACT_UNROLL];
 #pragma unroll
   for (int i = 0; i < CKV_COMPACT_UNROLL; i++) {
-    const int32_t at = threadIdx.x + i * CKV_COMPACT_THREADS;
-    const int32_t row = at / width;
-    to_row[i] = -1;
-    if (row >= rows) continue;
-    const int32_t index = __ldg(indices + first + row);
-    if (a.in_place && index == first + row) continue;  // already there
-    to_row[i] = first + row;
-    const uint8_t *from = view.from + a.from.offset(b, head, index) + begin;
+    const int32_t at = threadIdx.x + i * CKV_COMPACT_THREADS, row = at / width;
+    if (row >= rows || from_row[row] < 0) continue;
+    const uint8_t *from = view.from + from_row[row] + begin;
     values[i] = __ldcs(reinterpret_cast<const V *>(from) + at % width);
   }
   if (a.in_place) {
@@ -132,9 +150,9 @@ __global__ void __launch_bounds__(CKV_COMPACT_THREADS, 5)
   }
 #pragma unroll
   for (int i = 0; i < CKV_COMPACT_UNROLL; i++) {
-    if (to_row[i] < 0) continue;
-    const int32_t at = threadIdx.x + i * CKV_COMPACT_THREADS;
-    uint8_t *to = view.to + a.to.offset(b, head, to_row[i]) + begin;
+    const int32_t at = threadIdx.x + i * CKV_COMPACT_THREADS, row = at / width;
+    if (row >= rows || to_row[row] < 0) continue;
+    uint8_t *to = view.to + to_row[row] + begin;
     __stcs(reinterpret_cast<V *>(to) + at % width, values[i]);
   }
 }

@@ -32,7 +32,7 @@ __global__ void __launch_bounds__(CKV_WGMMA_THREADS, 1)
     for (int i = 0; i < CKV_WGMMA_ITEMS; i++) {
       ckv_mbarrier_init(&shared.item_full[i], 1);
       ckv_mbarrier_init(&shared.norms_full[i], 32);
-      ckv_mbarrier_init(&shared.item_empty[i], 256);
+      ckv_mbarrier_init(&shared.item_empty[i], 256 + 32 * Producer::WARPS);  // all who read it
     }
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   }

@@ -41,7 +41,7 @@ static __device__ int32_t select_best(BlockShared &shared, const SelectArgs &a, 
   const int32_t end = min(num, begin + own);
   const auto run_of = [&](int32_t j) {
     for (int r = 0; r < shared.num_runs; r++) {
-      if (shared.run_begin[r] / size == j) return r;
+      if (shared.run_chunk[r] == j) return r;
     }
     return -1;
   };

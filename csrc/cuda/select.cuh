@@ -36,7 +36,7 @@ struct BlockShared {
   uint64_t best;
   int32_t histogram[2048];
   int32_t digit, before;
-  int32_t run_begin[2], run_length[2], num_runs, bad;
+  int32_t run_chunk[2], run_begin[2], run_length[2], num_runs;
 };
 
 // Exclusive sum over the block's threads; *total: of all.
@@ -74,12 +74,15 @@ __device__ inline uint64_t ckv_block_min(BlockShared &shared, uint64_t value) {
   __syncthreads();
   if (threadIdx.x % 32 == 0) shared.warp_best[threadIdx.x / 32] = value;
   __syncthreads();
-  if (threadIdx.x == 0) {
-    for (int i = 1; i < CKV_SELECT_THREADS / 32; i++) {
-      const uint64_t v = shared.warp_best[i];
+  if (threadIdx.x < 32) {
+    value = shared.warp_best[threadIdx.x];
+#pragma unroll
+    for (int other = 16; other; other /= 2) {
+      const uint64_t v =
+          __shfl_xor_sync(0xffffffffu, static_cast<unsigned long long>(value), other);
       value = v < value ? v : value;
     }
-    shared.best = value;
+    if (threadIdx.x == 0) shared.best = value;
   }
   __syncthreads();
   return shared.best;

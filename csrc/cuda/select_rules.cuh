@@ -98,10 +98,11 @@ static __device__ void find_runs(BlockShared &shared, const SelectArgs &a, const
     }
     rank = ckv_block_min(shared, next);
     if (rank == UINT64_MAX) return;
-    const int32_t begin = static_cast<int32_t>(rank & 0xffffffffu) * c;
+    const int32_t chunk = static_cast<int32_t>(rank & 0xffffffffu), begin = chunk * c;
     const int32_t end = budget.len - begin > c ? begin + c : budget.len;
     const int32_t length = min(rest, end - begin);
     if (threadIdx.x == 0) {
+      shared.run_chunk[shared.num_runs] = chunk;
       shared.run_begin[shared.num_runs] = best_run(scores, begin, end, length);
       shared.run_length[shared.num_runs++] = length;
     }

@@ -25,43 +25,50 @@ struct WgmmaProducer {
     if (++stage == Tiles::STAGES) stage = 0, phase ^= 1;
   }
 
-  // By the copy engine. Rows past the end hold anything: they are masked, or not looked at.
+  // By the copy engine, a lane a box. Rows past the end hold anything: they are masked, or not looked
+  // at. `block` is the block of this lane's box, of which the next tile's is on its way meanwhile.
   __device__ void load_by_tensor(const ScoreItem &item, int32_t first, int32_t n, bool begins,
-                                 int slot) {
+                                 int slot, int32_t block) {
+    const int32_t boxes =
+        min(CKV_TILE_KEYS / maps.box_rows, (n - first + maps.box_rows - 1) / maps.box_rows);
+    const int32_t t = first + lane * maps.box_rows;
+    int32_t token = t, outer = item.batch;
+    bool found = lane < boxes;
+    if (a.keys.block_size) {  // a bad entry is not followed
+      outer = block;
+      token = t % a.keys.block_size;
+      found = found && block >= 0;
+    }
+    const int32_t count = __popc(__ballot_sync(0xffffffffu, found));
+    uint64_t *full = &shared.full[stage];
     if (lane == 0) {
-      const int32_t boxes =
-          min(CKV_TILE_KEYS, (n - first + maps.box_rows - 1) / maps.box_rows * maps.box_rows) /
-          maps.box_rows;
-      uint64_t *full = &shared.full[stage];
-      int32_t found = boxes;
-      if (a.keys.block_size) {  // a bad entry is not followed
-        for (int32_t i = 0; i < boxes; i++) found -= block_of(item, first + i * maps.box_rows) < 0;
-        if (found < boxes) atomicOr(a.fault, CKV_FAULT_BLOCK_TABLE);
-      }
+      if (count < boxes) atomicOr(a.fault, CKV_FAULT_BLOCK_TABLE);
       ckv_mbarrier_expect(
-          full, Tiles::PANELS * 128 * found * maps.box_rows + (begins ? Tiles::QUERY_BYTES : 0));
+          full, Tiles::PANELS * 128 * count * maps.box_rows + (begins ? Tiles::QUERY_BYTES : 0));
       if (begins) {
         for (int panel = 0; panel < Tiles::PANELS; panel++) {
           ckv_copy_tensor_2d(queries + slot * Tiles::QUERY_BYTES + panel * ROWS * 128,
                              &maps.queries, full, panel * 64, item.unit(a) * ROWS);
         }
       }
-      for (int32_t i = 0; i < boxes; i++) {
-        const int32_t t = first + i * maps.box_rows;
-        int32_t token = t, outer = item.batch;
-        if (a.keys.block_size) {
-          outer = block_of(item, t);
-          token = t % a.keys.block_size;
-          if (outer < 0) continue;
-        }
-        for (int panel = 0; panel < Tiles::PANELS; panel++) {
-          ckv_copy_tensor_4d(key_tile() + panel * CKV_TILE_KEYS * 128 + i * maps.box_rows * 128,
-                             &maps.keys[item.layer], full, panel * 64, token, item.head, outer,
-                             policy);
-        }
+    }
+    __syncwarp();  // bytes are expected before they come
+    if (found) {
+      for (int panel = 0; panel < Tiles::PANELS; panel++) {
+        ckv_copy_tensor_4d(key_tile() + panel * CKV_TILE_KEYS * 128 + lane * maps.box_rows * 128,
+                           &maps.keys[item.layer], full, panel * 64, token, item.head, outer,
+                           policy);
       }
     }
-    if (lane == 0) ckv_mbarrier_arrive(&shared.full[stage]);
+    if (lane == 0) ckv_mbarrier_arrive(full);
+  }
+
+  // The block of this lane's box of the tile at `first`, -1 where there is none.
+  __device__ int32_t block_of_box(const ScoreItem &item, int32_t first, int32_t last) const {
+    const int32_t t = first + lane * maps.box_rows;
+    const bool inside = PATH == KeyPath::TENSOR && a.keys.block_size && t < last &&
+                        lane * maps.box_rows < CKV_TILE_KEYS;
+    return inside ? block_of(item, t) : -1;
   }
 
   __device__ int32_t block_of(const ScoreItem &item, int32_t t) const {
@@ -97,7 +104,7 @@ struct WgmmaProducer {
       const int at = taken % CKV_WGMMA_ITEMS;
       ckv_mbarrier_wait(&shared.item_full[at], taken / CKV_WGMMA_ITEMS & 1);
       const ScoreItem item = shared.items[at];
-      __syncwarp();  // once tiles are on their way, its place may be given to another
+      ckv_mbarrier_arrive(&shared.item_empty[at]);
       if (item.pass == 0) return;
       const int slot = taken % Tiles::QUERIES;
       ckv_mbarrier_wait(&shared.query_empty[slot], (taken / Tiles::QUERIES & 1) ^ 1);
@@ -105,14 +112,17 @@ struct WgmmaProducer {
       const int32_t first = item.item * a.item_tiles * CKV_TILE_KEYS;
       const int32_t last =
           min(item.pass == 1 ? n : n - a.window, first + a.item_tiles * CKV_TILE_KEYS);
+      int32_t block = block_of_box(item, first, n);
       for (int32_t t = first; t < last; t += CKV_TILE_KEYS) {
+        const int32_t next = block_of_box(item, t + CKV_TILE_KEYS, n);
         ckv_mbarrier_wait(&shared.empty[stage], phase ^ 1);
         if (PATH == KeyPath::TENSOR) {
-          load_by_tensor(item, t, n, t == first, slot);
+          load_by_tensor(item, t, n, t == first, slot, block);
         } else {
           load_by_threads(item, t, n, t == first, slot);
         }
         next_tile();
+        block = next;
       }
     }
   }

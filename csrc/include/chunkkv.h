@@ -4,6 +4,7 @@
 //
 //   ckv_score         queries, keys   -> token scores
 //   ckv_chunk_scores  token scores    -> chunk scores   (for inspection; ckv_select does this itself)
+//   ckv_score_chunks  queries, keys   -> chunk scores   (the two above in one)
 //   ckv_select        token scores    -> kept indices
 //   ckv_compact       kept indices    -> rows moved
 //   ckv_compress      all of it for every layer of a model, with layer-wise index reuse
@@ -343,6 +344,12 @@ CKV_API ckv_status ckv_score(ckv_context *context, const ckv_params *params,
 // entries past a sequence's own chunks are 0. `count` floats are writable.
 CKV_API ckv_status ckv_chunk_scores(ckv_context *context, const ckv_params *params,
                                     const ckv_scores *scores, float *chunk_scores, int64_t count);
+
+// Queries and keys to chunk scores: what ckv_chunk_scores makes of ckv_score's token scores, for which
+// the caller then needs no room. Methods with chunks only.
+CKV_API ckv_status ckv_score_chunks(ckv_context *context, const ckv_params *params,
+                                    const ckv_query_view *queries, const ckv_kv_view *keys,
+                                    float *chunk_scores, int64_t count);
 
 // Token scores to kept indices. params->budget is the layer's own. Tensor-parallel ranks sum `scores` between ckv_score and this call
 // and all choose the same indices. Ties go to the lower index. Methods without scores (full,

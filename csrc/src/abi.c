@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "check.h"
+#include "check_expect.h"
 #include "compact/compact.h"
 #include "compress.h"
 #include "cuda/stages.h"
@@ -91,28 +92,33 @@ ckv_status ckv_score(ckv_context *context, const ckv_params *params, const ckv_q
   CKV_ENTRY(context, ckv_score_checked(context, params, queries, keys, scores));
 }
 
-static ckv_status chunk_scores_checked(ckv_context *ctx, const ckv_params *params,
-                                       const ckv_scores *scores, float *chunk_scores,
-                                       int64_t count) {
-  ckv_status status = ckv_check_params(ctx, params);
-  if (!status) status = ckv_check_scores(ctx, params, scores);
-  if (status) return status;
+// Of the longest sequence.
+static int64_t max_chunks_of(const ckv_params *params, int32_t kv_len) {
+  return ckv_num_chunks(kv_len > params->window ? kv_len - params->window : 0, params->chunk_size);
+}
+
+// That the method has chunks, and room for those of so many sequences.
+static ckv_status check_chunk_scores(ckv_context *ctx, const ckv_params *params, int32_t batch,
+                                     int32_t kv_len, const float *chunk_scores, int64_t count) {
   if (ckv_method_get(params->method)->score_heads != CKV_HEADS_SHARED) {
     return ckv_fail(ctx, CKV_ERROR_INVALID_ARGUMENT,
                     "Expected a method that has chunk scores (chunkkv) but found %s",
                     ckv_method_name(params->method));
   }
-  const int32_t longest = scores->kv_len > params->window ? scores->kv_len - params->window : 0;
-  const int64_t max_chunks = ckv_num_chunks(longest, params->chunk_size);
-  if (count < scores->batch * max_chunks || (!chunk_scores && scores->batch * max_chunks > 0)) {
+  const int64_t needed = batch * max_chunks_of(params, kv_len);
+  if (count < needed || (!chunk_scores && needed > 0)) {
     return ckv_fail(ctx, CKV_ERROR_INVALID_ARGUMENT,
-                    "Expected room for %lld chunk scores but found %lld",
-                    (long long)(scores->batch * max_chunks), chunk_scores ? (long long)count : 0LL);
+                    "Expected room for %lld chunk scores but found %lld", (long long)needed,
+                    chunk_scores ? (long long)count : 0LL);
   }
-  if (ctx->device == CKV_CUDA) {
-    if (scores->batch * max_chunks == 0) return CKV_OK;
-    return ckv_queue_chunk_scores(ctx, params, scores, chunk_scores);
-  }
+  return ctx->device == CKV_CPU ? CKV_OK
+                                : ckv_check_aligned(ctx, "chunk_scores", "data",
+                                                    (uintptr_t)chunk_scores, sizeof *chunk_scores);
+}
+
+static void reduce_chunks(const ckv_params *params, const ckv_scores *scores, float *chunk_scores) {
+  const int64_t max_chunks = max_chunks_of(params, scores->kv_len);
+  if (max_chunks == 0) return;  // nor need there be any memory
   for (int32_t b = 0; b < scores->batch; b++) {
     const int32_t n = scores->kv_lens ? scores->kv_lens[b] : scores->kv_len;
     float *row = chunk_scores + b * max_chunks;
@@ -122,12 +128,61 @@ static ckv_status chunk_scores_checked(ckv_context *ctx, const ckv_params *param
                         params->chunk_size, params->chunk_reduce, row);
     }
   }
-  return CKV_OK;
+}
+
+static ckv_status chunk_scores_checked(ckv_context *ctx, const ckv_params *params,
+                                       const ckv_scores *scores, float *chunk_scores,
+                                       int64_t count) {
+  ckv_status status = ckv_check_params(ctx, params);
+  if (!status) status = ckv_check_scores(ctx, params, scores);
+  if (!status) {
+    status = check_chunk_scores(ctx, params, scores->batch, scores->kv_len, chunk_scores, count);
+  }
+  if (status) return status;
+  if (ctx->device == CKV_CPU) {
+    reduce_chunks(params, scores, chunk_scores);
+  } else if (scores->batch * max_chunks_of(params, scores->kv_len) > 0) {
+    status = ckv_queue_chunk_scores(ctx, params, scores, chunk_scores);
+  }
+  return status;
 }
 
 ckv_status ckv_chunk_scores(ckv_context *context, const ckv_params *params,
                             const ckv_scores *scores, float *chunk_scores, int64_t count) {
   CKV_ENTRY(context, chunk_scores_checked(context, params, scores, chunk_scores, count));
+}
+
+static ckv_status score_chunks_checked(ckv_context *ctx, const ckv_params *params,
+                                       const ckv_query_view *queries, const ckv_kv_view *keys,
+                                       float *chunk_scores, int64_t count) {
+  ckv_status status = ckv_check_params(ctx, params);
+  if (!status) status = ckv_check_kv(ctx, "keys", keys);
+  if (!status) status = ckv_check_queries(ctx, params, queries, keys);
+  if (!status) {
+    status = check_chunk_scores(ctx, params, keys->batch, keys->kv_len, chunk_scores, count);
+  }
+  if (status) return status;
+  if (ctx->device == CKV_CUDA) {
+    if (keys->batch * max_chunks_of(params, keys->kv_len) == 0) return CKV_OK;
+    return ckv_queue_score_chunks(ctx, params, queries, keys, chunk_scores);
+  }
+  ckv_scores scores = {.struct_size = sizeof scores,
+                       .batch = keys->batch,
+                       .num_heads = ckv_score_heads(params, keys->num_kv_heads),
+                       .kv_len = keys->kv_len,
+                       .kv_lens = keys->kv_lens};
+  scores.count = (int64_t)scores.batch * scores.num_heads * scores.kv_len;
+  scores.data = ckv_scratch_get(ctx, CKV_SCRATCH_LAYERS, sizeof(float) * (size_t)scores.count);
+  if (!scores.data) return CKV_ERROR_OUT_OF_MEMORY;
+  status = ckv_score_checked(ctx, params, queries, keys, &scores);
+  if (!status) reduce_chunks(params, &scores, chunk_scores);
+  return status;
+}
+
+ckv_status ckv_score_chunks(ckv_context *context, const ckv_params *params,
+                            const ckv_query_view *queries, const ckv_kv_view *keys,
+                            float *chunk_scores, int64_t count) {
+  CKV_ENTRY(context, score_chunks_checked(context, params, queries, keys, chunk_scores, count));
 }
 
 static ckv_status select_checked(ckv_context *ctx, const ckv_params *params,

@@ -119,8 +119,8 @@ ckv_status ckv_check_queries(ckv_context *ctx, const ckv_params *params, const c
 
 ckv_status ckv_check_scores(ckv_context *ctx, const ckv_params *params, const ckv_scores *s) {
   EXPECT_STRUCT(s, "scores");
-  EXPECT(s->batch >= 0 && s->batch <= CKV_MAX_LEN,
-         "Expected scores.batch to be at least 0 but found %d", s->batch);
+  EXPECT(s->batch >= 0 && s->batch <= CKV_MAX_BATCH,
+         "Expected scores.batch to be 0 to %d but found %d", CKV_MAX_BATCH, s->batch);
   EXPECT(s->num_heads >= 0 && s->num_heads <= CKV_MAX_HEADS,
          "Expected scores.num_heads to be 0 to %d but found %d", CKV_MAX_HEADS, s->num_heads);
   EXPECT(s->kv_len >= 0 && s->kv_len <= CKV_MAX_LEN,

@@ -9,6 +9,7 @@
 #define CKV_MAX_HEAD_DIM 1024
 #define CKV_MAX_HEADS 65536
 #define CKV_MAX_LEN (1 << 30)
+#define CKV_MAX_BATCH (1 << 20)  // checks walk over it even where nothing else does
 
 ckv_status ckv_check_params(ckv_context *ctx, const ckv_params *params);
 

@@ -15,7 +15,9 @@ static bool is_empty(const ckv_kv_view *v) { return v->batch == 0 || v->kv_len =
 
 ckv_status ckv_check_apart(ckv_context *ctx, const ckv_kv_view *src, const ckv_kv_view *dst) {
   const uintptr_t from = (uintptr_t)src->data, to = (uintptr_t)dst->data;
-  if (from >= to + (uintptr_t)dst->size_bytes || to >= from + (uintptr_t)src->size_bytes) {
+  // Differences, not ends: an end may lie past the last address.
+  if (from >= to ? from - to >= (uint64_t)dst->size_bytes
+                 : to - from >= (uint64_t)src->size_bytes) {
     return CKV_OK;
   }
   if (!same_pool(src, dst)) {

@@ -88,8 +88,8 @@ ckv_status ckv_check_kv(ckv_context *ctx, const char *name, const ckv_kv_view *v
                     "Expected %s on the context's device, %s, but found it on %s", name,
                     DEVICES[ctx->device], DEVICES[v->device]);
   }
-  EXPECT(v->batch >= 0 && v->batch <= CKV_MAX_LEN,
-         "Expected %s.batch to be at least 0 but found %d", name, v->batch);
+  EXPECT(v->batch >= 0 && v->batch <= CKV_MAX_BATCH, "Expected %s.batch to be 0 to %d but found %d",
+         name, CKV_MAX_BATCH, v->batch);
   EXPECT(v->num_kv_heads >= 1 && v->num_kv_heads <= CKV_MAX_HEADS,
          "Expected %s.num_kv_heads to be 1 to %d but found %d", name, CKV_MAX_HEADS,
          v->num_kv_heads);

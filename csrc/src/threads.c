@@ -33,6 +33,7 @@ struct ckv_thread_pool {
   int64_t count;
   bool open;
   bool stop;
+  int64_t process;          // that the workers run in
   int32_t size;             // threads, the caller's included
   worker *workers;          // [size - 1]
   _Atomic uint64_t opened;  // jobs opened so far: what idle workers watch
@@ -98,6 +99,12 @@ OS_THREAD_MAIN(worker_main, arg) {
   OS_THREAD_RETURN;
 }
 
+// A forked child has the memory of the pool but none of its threads, and its locks say that they are
+// waited for: it works alone, and frees no more than the memory.
+static bool has_workers(const ckv_thread_pool *pool) {
+  return pool->size > 1 && pool->process == os_process();
+}
+
 static void stop_workers(ckv_thread_pool *pool, int32_t started) {
   os_lock(&pool->lock);
   pool->stop = true;
@@ -129,9 +136,11 @@ static bool init_locks(ckv_thread_pool *pool) {
 }
 
 static void destroy(ckv_thread_pool *pool) {
-  os_cond_destroy(&pool->left);
-  os_cond_destroy(&pool->wake);
-  os_mutex_destroy(&pool->lock);
+  if (pool->process == os_process()) {
+    os_cond_destroy(&pool->left);
+    os_cond_destroy(&pool->wake);
+    os_mutex_destroy(&pool->lock);
+  }
   ckv_free(pool->workers);
   ckv_free(pool);
 }
@@ -142,7 +151,7 @@ ckv_thread_pool *ckv_thread_pool_create(int32_t num_threads) {
   if (size > MOST_THREADS) size = MOST_THREADS;
   ckv_thread_pool *pool = ckv_alloc(sizeof *pool);
   if (!pool) return NULL;
-  *pool = (ckv_thread_pool){.size = size};
+  *pool = (ckv_thread_pool){.process = os_process(), .size = size};
   atomic_init(&pool->opened, 1);
   pool->workers = ckv_alloc((size_t)size * sizeof *pool->workers);
   if (!pool->workers || !init_locks(pool)) {
@@ -159,14 +168,14 @@ ckv_thread_pool *ckv_thread_pool_create(int32_t num_threads) {
 
 void ckv_thread_pool_free(ckv_thread_pool *pool) {
   if (!pool) return;
-  stop_workers(pool, pool->size - 1);
+  if (has_workers(pool)) stop_workers(pool, pool->size - 1);
   destroy(pool);
 }
 
 int32_t ckv_thread_pool_size(const ckv_thread_pool *pool) { return pool->size; }
 
 void ckv_parallel_for(ckv_thread_pool *pool, int64_t count, ckv_task task, void *arg) {
-  if (pool->size == 1 || count <= 1) {
+  if (count <= 1 || !has_workers(pool)) {
     for (int64_t i = 0; i < count; i++) task(arg, i, 0);
     return;
   }

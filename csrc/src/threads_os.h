@@ -34,6 +34,9 @@ static inline void os_thread_join(os_thread thread) {
   CloseHandle(thread);
 }
 
+// Processes do not fork here.
+static inline int64_t os_process(void) { return 0; }
+
 static inline int64_t os_nanoseconds(void) {
   LARGE_INTEGER count, frequency;
   QueryPerformanceCounter(&count);
@@ -42,7 +45,9 @@ static inline int64_t os_nanoseconds(void) {
 }
 #else
 #  include <pthread.h>
+#  include <signal.h>
 #  include <time.h>
+#  include <unistd.h>
 
 typedef pthread_t os_thread;
 typedef pthread_mutex_t os_mutex;
@@ -58,10 +63,21 @@ static inline bool os_cond_init(os_cond *cond) { return pthread_cond_init(cond, 
 static inline void os_cond_destroy(os_cond *cond) { pthread_cond_destroy(cond); }
 static inline void os_wait(os_cond *cond, os_mutex *mutex) { pthread_cond_wait(cond, mutex); }
 static inline void os_wake_all(os_cond *cond) { pthread_cond_broadcast(cond); }
+// Signals are the host's: none is handled on a thread that it does not know, whatever it blocks on
+// its own. Those of a fault stay: blocked, they would end the process without the host's handler.
 static inline bool os_thread_start(os_thread *thread, void *(*main)(void *), void *arg) {
-  return pthread_create(thread, NULL, main, arg) == 0;
+  static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP, SIGSYS};
+  sigset_t blocked, before;
+  sigfillset(&blocked);
+  for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) sigdelset(&blocked, faults[i]);
+  if (pthread_sigmask(SIG_SETMASK, &blocked, &before) != 0) return false;
+  const bool started = pthread_create(thread, NULL, main, arg) == 0;
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  return started;
 }
 static inline void os_thread_join(os_thread thread) { pthread_join(thread, NULL); }
+
+static inline int64_t os_process(void) { return getpid(); }
 
 static inline int64_t os_nanoseconds(void) {
   struct timespec now;

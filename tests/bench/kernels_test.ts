@@ -107,7 +107,7 @@ Deno.test(
         undefined,
         true,
       ]);
-      const stages = ["score", "select", "compact", "sum", "all layers"];
+      const stages = ["score", "score chunks", "select", "compact", "sum", "all layers"];
       assertEquals(
         rows.map(({ n, stage }: DeviceRow) => [n, stage]),
         [64, 256].flatMap((n) => stages.map((stage) => [n, stage])),
@@ -116,7 +116,10 @@ Deno.test(
         const cache = 3 * row.n * 64 * 2;
         const [score, select, compact] = [cache, 4 * row.n, 2 * 2 * cache / 2];
         const all = score + select + compact;
-        const bytes = { score, select, compact, sum: all, "all layers": all };
+        const bytes = {
+          ...{ score, "score chunks": score, select, compact },
+          ...{ sum: all, "all layers": all },
+        };
         assertEquals(row.bytes, bytes[row.stage], row.stage);
         assert(row.ms >= row.shortest_ms && row.shortest_ms > 0);
         assertAlmostEquals(row.limit_ms, row.bytes / limits.copy_gb_s / 1e6, 1e-9);

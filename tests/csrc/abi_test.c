@@ -108,6 +108,7 @@ static void views_that_lie(void) {
   REFUSED(score, CKV_ERROR_OUT_OF_BOUNDS, "bytes", c.k.stride_head = INT64_MAX / 2);
   REFUSED(score, CKV_ERROR_INVALID_ARGUMENT, "kv_len", c.k.kv_len = -1);
   REFUSED(score, CKV_ERROR_INVALID_ARGUMENT, "batch", c.k.batch = -3);
+  REFUSED(score, CKV_ERROR_INVALID_ARGUMENT, "batch", c.k.batch = (1 << 20) + 1; c.k.kv_len = 0);
   REFUSED(score, CKV_ERROR_INVALID_ARGUMENT, "kv_lens[0]", len[0] = TOKENS + 1; c.k.kv_lens = len);
   REFUSED(score, CKV_ERROR_INVALID_ARGUMENT, "block_table", c.k.block_size = 8);
   REFUSED(score, CKV_ERROR_OUT_OF_BOUNDS, "block_table[0][1]", c.k.block_size = 8;

@@ -3,8 +3,8 @@
 #ifndef CKV_CUDA_TEST_COMPRESS_CASES_H
 #define CKV_CUDA_TEST_COMPRESS_CASES_H
 
+#include "chunk_cases.h"
 #include "compact_cases.h"
-#include "score_cases.h"
 
 #define MAX_LAYERS 40
 
@@ -48,6 +48,8 @@ static void make_model(model *m, int32_t method, int32_t most_layers) {
   m->params = m->problems[0].params;
   m->params.budget = test_int(1, n + 3);
   m->params.fill = test_int(0, 1);
+  if (test_int(0, 2) == 0) m->params.chunk_size = test_int(1, 300);
+  m->params.chunk_reduce = test_int(0, 3) ? CKV_REDUCE_SUM : CKV_REDUCE_MEAN;
   m->params.layer_reuse = test_int(1, 3);
   for (int32_t l = 0; l < m->num_layers; l++) {
     m->kept[l] =
@@ -72,6 +74,50 @@ static double attention_kept(const float *row, const int32_t *indices, int32_t l
   return sum;
 }
 
+static int descending(const void *a, const void *b) {
+  const double x = *(const double *)a, y = *(const double *)b;
+  return (x < y) - (x > y);
+}
+
+// Chunks whose scores are clearly among the best are kept whole, and of those that are clearly not
+// nothing is: two more can be kept in part, or none.
+static void compare_kept_chunks(const model *m, int32_t n, const float *row, tolerance bound,
+                                const int32_t *indices, int32_t kept, const char *text) {
+  const ckv_params *params = &m->params;
+  const int32_t c = params->chunk_size, len = n - params->window;
+  const int32_t num = len > 0 ? (len + c - 1) / c : 0;
+  const int32_t rest = params->budget - params->window;
+  const int32_t k = rest < 0 ? 0 : rest / c < num ? rest / c : num;
+  if (num == 0) return;
+  double *chunks = host_alloc(2 * num * (int64_t)sizeof(double)), *sorted = chunks + num;
+  for (int32_t j = 0; j < num; j++) {
+    double sum = 0;
+    for (int32_t t = j * c; t < len && t < (j + 1) * c; t++) sum += (double)row[t];
+    if (params->chunk_reduce == CKV_REDUCE_MEAN) sum /= len - j * c < c ? len - j * c : c;
+    sorted[j] = chunks[j] = sum;
+  }
+  qsort(sorted, (size_t)num, sizeof *sorted, descending);
+  const int32_t most = k + (params->fill == CKV_FILL_EXACT ? 2 : 0);
+  const double out = k < num ? sorted[k] : -1,
+               in = most > 0 ? sorted[most < num ? most - 1 : num - 1] : INFINITY;
+  const double slack = 2 * c * bound.absolute;
+  int32_t i = 0;
+  for (int32_t j = 0; j < num; j++) {
+    const int32_t begin = j * c, end = len - begin > c ? begin + c : len;
+    while (i < kept && indices[i] < begin) i++;
+    int32_t tokens = 0;
+    while (i < kept && indices[i] < end) i++, tokens++;
+    if (k < num && chunks[j] * (1 - bound.relative) > out * (1 + bound.relative) + slack) {
+      CHECK(tokens == end - begin, "%s: chunk %d of the best %d: %d tokens kept", text, j, k,
+            tokens);
+    }
+    if (chunks[j] * (1 + bound.relative) + slack < in * (1 - bound.relative)) {
+      CHECK(tokens == 0, "%s: chunk %d, not of the best %d: %d tokens kept", text, j, most, tokens);
+    }
+  }
+  free(chunks);
+}
+
 static void compare_attention(const model *m, int32_t l, const char *text) {
   problem *p = (problem *)(uintptr_t)&m->problems[l];
   const ckv_kept *found = &m->kept[l];
@@ -84,10 +130,7 @@ static void compare_attention(const model *m, int32_t l, const char *text) {
   }
   CHECK(ckv_select(reference, &m->params, &scores, &want) == CKV_OK, "%s: %s", text,
         ckv_context_error(reference));
-  const int32_t rows = p->queries.num_q_heads * m->params.window;
-  const tolerance bound =
-      score_tolerance(p->keys.dtype, p->queries.dtype, p->keys.head_dim, p->keys.kv_len, rows,
-                      scale_of(p), 0, p->key_norm, p->query_norm);
+  const tolerance bound = chunk_tolerance(bound_of(p), 1);
   for (int32_t b = 0; b < want.batch; b++) {
     CHECK(want.lens[b] == found->lens[b], "%s: layer %d, sequence %d: expected %d but found %d",
           text, l, b, want.lens[b], found->lens[b]);
@@ -106,6 +149,10 @@ static void compare_attention(const model *m, int32_t l, const char *text) {
       const double least = best * (1 - 2 * bound.relative) - want.lens[b] * bound.absolute;
       CHECK(kept >= least, "%s: layer %d, sequence %d, set %d: expected attention %g but found %g",
             text, l, b, h, best, kept);
+      if (m->params.method == CKV_METHOD_CHUNKKV) {
+        compare_kept_chunks(m, len_of(&p->keys, b), row, bound, found->indices + at, want.lens[b],
+                            text);
+      }
     }
   }
   free_kept(&want);
@@ -162,7 +209,7 @@ static void check_compress(int32_t method, int32_t most_layers) {
 }
 
 static void test_compress(bool quick) {
-  for (int32_t method = 0; ckv_method_name(method); method++) {
+  for (int32_t method = 0; method <= CKV_METHOD_CHUNKKV; method++) {  // those that run on CUDA
     const int before = test_failed;
     for (int32_t round = 0; round < (quick ? 4 : 40); round++) {
       check_compress(method, round % 8 == 7 ? MAX_LAYERS : 6);

@@ -11,14 +11,15 @@ typedef struct group {
 } group;
 
 static const group GROUPS[] = {
-    {"score", test_score},       {"select", test_select},   {"compact", test_compact},
-    {"compress", test_compress}, {"hostile", test_hostile}, {"graph", test_graph},
+    {"score", test_score},     {"chunks", test_chunks},     {"select", test_select},
+    {"compact", test_compact}, {"compress", test_compress}, {"hostile", test_hostile},
+    {"graph", test_graph},
 };
 
 static const char USAGE[] =
     "Usage: cuda_test [--quick] [--only GROUP] [--seed NUMBER] [--index NUMBER]\n"
     "                 [--device cuda|cpu]\n"
-    "Groups: score, select, compact, compress, hostile, graph.\n"
+    "Groups: score, chunks, select, compact, compress, hostile, graph.\n"
     "A failure is repeated by the seed that the first line says, with the same --only.\n";
 
 typedef struct options {

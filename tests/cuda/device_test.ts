@@ -169,6 +169,10 @@ Deno.test("stages on a device give what they give on the CPU", async () => {
         gpu.chunkScores({ scores, method }),
         cpu.chunkScores({ scores: want, method }),
       );
+      assertEquals(
+        gpu.chunkScores({ queries: device.queries, keys: device.keys, method }),
+        cpu.chunkScores({ queries: host.queries, keys: host.keys, method }),
+      );
     }
     const kept = cpu.select({ scores: want, method, keep: 0.3 });
     using chosen = gpu.select({ scores, method, keep: 0.3 });

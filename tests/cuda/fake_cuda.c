@@ -37,8 +37,20 @@ static ckv_status describe(const ckv_cuda_call *call, ckv_cuda_device *device) {
 // All memory is the device's, but NULL.
 static int32_t find(const void *memory) { return memory ? 0 : -1; }
 
+// Allocations that succeed before the device's memory is out: CHUNKKV_FAKE_ALLOCATIONS, else all.
+static bool is_full(void) {
+  static char last[16];
+  static long made;
+  const char *most = getenv("CHUNKKV_FAKE_ALLOCATIONS");
+  if (!most || !*most || strcmp(most, last) != 0) made = 0;
+  snprintf(last, sizeof last, "%s", most ? most : "");
+  return most && *most && ++made > strtol(most, NULL, 10);
+}
+
 static ckv_status allocate(const ckv_cuda_call *call, int64_t bytes, void **memory) {
-  *memory = bytes > 1ll << 34 ? NULL : aligned_alloc(256, (size_t)((bytes + 255) / 256 * 256));
+  *memory = is_full() || bytes > 1ll << 34
+                ? NULL
+                : aligned_alloc(256, (size_t)((bytes + 255) / 256 * 256));
   if (!*memory) return fail(call, CKV_ERROR_OUT_OF_MEMORY, "Expected memory but found none");
   memset(*memory, 0xcc, (size_t)bytes);
   return CKV_OK;

@@ -23,6 +23,19 @@ static ckv_status run_stages(const problem *p, const ckv_query_view *queries,
   return finished(status);
 }
 
+static ckv_status run_compress(const problem *p, const ckv_query_view *queries,
+                               const ckv_kv_view *keys) {
+  const ckv_kept shape = {sizeof shape,
+                          p->keys.batch,
+                          ckv_kept_heads(&p->params, p->keys.num_kv_heads),
+                          ckv_kept_capacity(&p->params, p->keys.kv_len),
+                          NULL,
+                          NULL};
+  ckv_kept kept = device_kept(&shape);
+  const ckv_layer layer = {sizeof layer, 0, queries, keys, NULL};
+  return finished(ckv_compress(device, &p->params, &layer, 1, &kept));
+}
+
 static problem hostile_problem(int32_t dtype) {
   const int32_t window = test_int(1, 40);
   problem p = make_problem(dtype, dtype == CKV_BF16 ? CKV_BF16 : CKV_F16, 64, test_int(1, 3),
@@ -38,19 +51,46 @@ static int32_t scored_sequence(const problem *p) {
   return b;
 }
 
-static void expect_found(const problem *p, ckv_status expected, const char *what) {
+static void expect_of(ckv_status (*run)(const problem *, const ckv_query_view *,
+                                        const ckv_kv_view *),
+                      const problem *p, ckv_status expected, const char *what) {
   char text[300], shape[200];
   describe_problem(p, shape, sizeof shape);
-  snprintf(text, sizeof text, "%s, %s", what, shape);
+  snprintf(text, sizeof text, "%s, %s, %s", what, run == run_stages ? "stages" : "compress", shape);
   const ckv_kv_view keys = device_kv(&p->keys);
   const ckv_query_view queries = device_queries(&p->queries);
-  const ckv_status status = run_stages(p, &queries, &keys);
+  const ckv_status status = run(p, &queries, &keys);
   CHECK(status == expected, "%s: expected status %d but found %d: %s", text, expected, status,
         ckv_context_error(device));
   CHECK(ckv_context_error(device)[0] || !status, "%s: no words", text);
   compare_bytes(p->keys.data, keys.data, p->keys.size_bytes, text);
   CHECK(ckv_context_finish(device) == CKV_OK, "%s: said once only", text);
   device_reset(text);
+}
+
+static void expect_found(const problem *p, ckv_status expected, const char *what) {
+  expect_of(run_stages, p, expected, what);
+  expect_of(run_compress, p, expected, what);
+}
+
+// Every key has an element of -inf that every query multiplies by 1: no row sees any token.
+static void nothing_seen(int32_t dtype) {
+  problem p = hostile_problem(dtype);
+  const uint32_t infinity = dtype == CKV_F32 ? 0xff800000 : dtype == CKV_F16 ? 0xfc00 : 0xff80;
+  for (int64_t r = 0; r < (int64_t)p.keys.batch * p.keys.num_kv_heads; r++) {
+    const int32_t b = (int32_t)(r / p.keys.num_kv_heads), g = (int32_t)(r % p.keys.num_kv_heads);
+    for (int32_t t = 0; t < len_of(&p.keys, b); t++) {
+      memcpy(key_row(&p, b, g, t), &infinity, (size_t)element_bytes(dtype));
+    }
+  }
+  const ckv_query_view *q = &p.queries;
+  for (int64_t r = 0; r < (int64_t)q->batch * q->num_q_heads * q->window; r++) {
+    encode_element(q->dtype, 1,
+                   query_row(&p, (int32_t)(r / q->window / q->num_q_heads),
+                             (int32_t)(r / q->window % q->num_q_heads), (int32_t)(r % q->window)));
+  }
+  expect_found(&p, CKV_ERROR_NUMERIC, "keys of -inf");
+  free_problem(&p);
 }
 
 static void nan_in_rows(int32_t dtype) {
@@ -183,6 +223,7 @@ static void test_hostile(bool quick) {
   for (int32_t round = 0; round < (quick ? 3 : 20); round++) {
     const int before = test_failed;
     for (int32_t dtype = 0; ckv_dtype_name(dtype); dtype++) nan_in_rows(dtype);
+    for (int32_t dtype = CKV_F32; dtype <= CKV_BF16; dtype++) nothing_seen(dtype);
     bad_block_table();
     bad_kept();
     nan_in_scores();

@@ -43,4 +43,9 @@ static tolerance score_tolerance(int32_t key_dtype, int32_t query_dtype, int32_t
   return (tolerance){expm1(2 * exponent) + 0x1p-21 + sums, rows * 0x1p-120};
 }
 
+// A chunk score sums those of up to `tokens` tokens in f64, and is rounded to f32 once on either side.
+static tolerance chunk_tolerance(tolerance of_tokens, int32_t tokens) {
+  return (tolerance){of_tokens.relative + 0x1p-22, of_tokens.absolute * tokens};
+}
+
 #endif

@@ -15,6 +15,7 @@ import {
   snapKv,
   streamingLlm,
 } from "chunkkv";
+import { queriesThere } from "./device.ts";
 import type { DenseSequence, RowShape } from "./model.ts";
 
 /** A method, and what it must keep: what it keeps of a dense copy of the keys. */
@@ -49,7 +50,7 @@ export function randomSelection(
     const keys = contiguousKv({ data, dtype, numKvHeads, kvLen, headDim });
     return compressor.select({ queries: queries[leader], keys, method, budget }).indices;
   });
-  return { method, budget, queries, expected };
+  return { method, budget, queries: queries.map(queriesThere), expected };
 }
 
 /** Any rows, equally many in every layer; now and then all sets begin with the same ones. */

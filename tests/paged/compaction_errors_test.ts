@@ -75,6 +75,25 @@ Deno.test("what fails changes nothing", async () => {
   assertThrows(() => empty.compact({ kept: bothLayers() }), ChunkKvError, "tokens to compact");
 });
 
+Deno.test("what a compaction has found is not found by the next one", async () => {
+  using cache = makeCache();
+  using sequence = cache.createSequence();
+  using other = cache.createSequence();
+  fill(cache, sequence, 12);
+  fill(cache, other, 12);
+  const nan = new Float32Array(HEAD_DIM).fill(NaN);
+  cache.write(0, { slotMapping: [sequence.blocks[0]! * 4], keys: nan, values: nan });
+  // Layer 0 has NaN, which a GPU finds later than that layer 1 lacks a part of its window.
+  const queries = [randomQueries(4, 2)[0]!, randomQueries(2, 2)[1]!];
+  const method = chunkKv({ window: 4 });
+  const kept = bothLayers(1, 5, 9);
+  assertThrows(() => sequence.compact({ queries, method, budget: 8 }), ChunkKvError);
+  assertEquals(other.compact({ kept }).after, 3);
+  await assertRejects(() => sequence.compactAsync({ queries, method, budget: 8 }), ChunkKvError);
+  assertEquals((await other.compactAsync({ kept: bothLayers(0, 2) })).after, 2);
+  assertEquals(positionsOf(cache, other, 0), [1, 9]);
+});
+
 Deno.test("a compaction on another thread leaves the other sequences free", async () => {
   using cache = makeCache({ numBlocks: 32 });
   using sequence = cache.createSequence();

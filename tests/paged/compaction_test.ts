@@ -8,6 +8,7 @@ import type { PageLayout } from "chunkkv/paged";
 import { assert, assertEquals } from "@std/assert";
 import { assertSameBytes } from "../bytes.ts";
 import { random } from "../random.ts";
+import { floatsOf } from "./device.ts";
 import {
   allBytes,
   bothLayers,
@@ -148,10 +149,8 @@ Deno.test("fused rows that are too wide to move as one move as two", () => {
     using fork = sequence.fork();
     for (const one of [fork, sequence]) { // out, and then in place
       one.compact({ kept: bothLayers(2, 8) });
-      const { data } = cache.layer(1).keys;
-      assert(data instanceof Uint8Array);
       const begin = one.blocks[0]! * 4 * 2 * headDim;
-      const rows = new Float32Array(data.buffer).subarray(begin, begin + 4 * headDim);
+      const rows = floatsOf(cache.layer(1).keys).subarray(begin, begin + 4 * headDim);
       const expected = [2, 8].map((t) => keys.subarray(t * headDim, (t + 1) * headDim))
         .flatMap((row) => [...row, ...row.map((value) => -value)]);
       assertEquals([...rows], expected);

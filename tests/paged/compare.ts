@@ -7,7 +7,8 @@ import { rowBytes } from "chunkkv";
 import type { PagedKvCache, PagedSequence } from "chunkkv/paged";
 import { assertEquals } from "@std/assert";
 import { decodeRow } from "../encode.ts";
-import { bytesOf, type DenseSequence, KINDS, pagedRow, type RowShape } from "./model.ts";
+import { bytesOf } from "./device.ts";
+import { type DenseSequence, KINDS, pagedRow, type RowShape } from "./model.ts";
 
 /** A sequence and its model. */
 export interface Pair {

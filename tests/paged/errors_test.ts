@@ -6,6 +6,7 @@
 import { ChunkKvError, type ChunkKvErrorCode } from "chunkkv";
 import type { PagedKvCacheOptions } from "chunkkv/paged";
 import { assert, assertEquals, assertThrows } from "@std/assert";
+import { bytesOf, DEVICE, memoryOf } from "./device.ts";
 import { bothLayers, fill, HEAD_DIM, makeCache } from "./small_cache.ts";
 
 function assertCode(run: () => unknown, code: ChunkKvErrorCode, includes: string): void {
@@ -79,8 +80,8 @@ Deno.test("sizes and memory that do not fit are refused", () => {
   const blockBytes = 4 * HEAD_DIM * 4;
   const bytes = 16 * blockBytes;
   const of = (keys: number, values?: number, strideBlock?: number) => ({
-    keys: new Uint8Array(keys),
-    values: values === undefined ? undefined : new Uint8Array(values),
+    keys: memoryOf(keys),
+    values: values === undefined ? undefined : memoryOf(values),
     strideBlock,
   });
   const twice = (one: ReturnType<typeof of>) => ({ memory: [one, one] });
@@ -94,6 +95,9 @@ Deno.test("sizes and memory that do not fit are refused", () => {
     [{ dtype: "q8_0" }, "headDim to be a positive multiple of 32"],
     [{ layout: "nwd" as "nhd" }, "layout"],
     [{ threads: -1 }, "threads"],
+    [{ device: "gpu" as "cuda" }, "device to be one of cpu, cuda"],
+    [{ deviceIndex: 7 }, DEVICE === "cpu" ? "deviceIndex" : "0 to 0 but found 7"],
+    [{ deviceIndex: -1 }, "deviceIndex"],
     [{ memory: [] }, "memory of 2 layers"],
     [twice(of(bytes - 1, bytes)), `${bytes} bytes of keys in layer 0`],
     [twice(of(bytes, bytes - 1)), `${bytes} bytes of values in layer 0`],
@@ -108,24 +112,28 @@ Deno.test("sizes and memory that do not fit are refused", () => {
   for (const [options, text] of wrong) {
     assertCode(() => makeCache(options).layer(0), "invalid_argument", text);
   }
+  makeCache(twice(of(bytes, bytes)))[Symbol.dispose]();
   const resizable = new Uint8Array(new ArrayBuffer(bytes, { maxByteLength: 2 * bytes }));
   const memory = [of(bytes, bytes), { keys: resizable, values: resizable }];
-  assertCode(() => makeCache({ memory }), "invalid_argument", "does not shrink");
-  makeCache(twice(of(bytes, bytes)))[Symbol.dispose]();
+  const text = DEVICE === "cpu" ? "does not shrink" : "device to be cpu for a Uint8Array";
+  assertCode(() => makeCache({ memory }), "invalid_argument", text);
 });
 
 Deno.test("memory that is taken away is found before a row moves", () => {
   const memory = [0, 1].map(() => ({
-    keys: new Uint8Array(16 * 4 * HEAD_DIM * 4),
-    values: new Uint8Array(16 * 4 * HEAD_DIM * 4),
+    keys: memoryOf(16 * 4 * HEAD_DIM * 4),
+    values: memoryOf(16 * 4 * HEAD_DIM * 4),
   }));
   using cache = makeCache({ memory });
   using sequence = cache.createSequence();
   fill(cache, sequence, 9);
-  structuredClone(memory[1]!.values, { transfer: [memory[1]!.values.buffer] });
-  const before = memory[0]!.keys.slice();
+  const { values } = memory[1]!;
+  if (values instanceof Uint8Array) structuredClone(values, { transfer: [values.buffer] });
+  else values[Symbol.dispose]();
+  const keys = bytesOf({ data: memory[0]!.keys }), before = keys.slice();
   const compact = () => sequence.compact({ kept: bothLayers(1, 5, 8), keepPrefix: false });
-  assertCode(compact, "invalid_argument", "bytes of values in layer 1");
-  assertEquals(memory[0]!.keys, before);
+  if (DEVICE === "cpu") assertCode(compact, "invalid_argument", "bytes of values in layer 1");
+  else assertCode(compact, "disposed", "DeviceBuffer");
+  assertEquals(keys, before);
   assertEquals([sequence.length, sequence.blocks.length], [9, 3]);
 });

@@ -3,8 +3,9 @@
  *
  * @module
  */
-import { rowBytes } from "chunkkv";
+import { type KvData, rowBytes } from "chunkkv";
 import type { LayerMemory, PageLayout } from "chunkkv/paged";
+import { memoryOf } from "./device.ts";
 import type { RowShape } from "./model.ts";
 
 /** Sizes of pages. */
@@ -12,7 +13,7 @@ export interface PageShape extends RowShape {
   blockSize: number;
   numBlocks: number;
   layout: PageLayout;
-  /** Typed arrays or addresses. */
+  /** Typed arrays, or a GPU's buffers; or addresses. */
   memory: "own" | "arrays" | "addresses";
 }
 
@@ -20,16 +21,22 @@ export interface PageShape extends RowShape {
 export function callersMemory(
   { numLayers, numKvHeads, headDim, dtype, blockSize, numBlocks, layout, memory }: PageShape,
   next: () => number,
-  held: Uint8Array[],
+  held: KvData[],
 ): LayerMemory[] {
   const parts = layout === "fused" ? 2 : 1;
   const strideBlock = numKvHeads * blockSize * rowBytes(dtype, headDim) * parts +
     (next() < 0.5 ? 32 : 0);
   const make = () => {
-    const data = new Uint8Array(numBlocks * strideBlock + 8).subarray(4);
+    const byteLength = numBlocks * strideBlock + 4;
+    const data = memoryOf(byteLength + 4);
     held.push(data);
-    if (memory === "arrays") return data;
-    return { pointer: Deno.UnsafePointer.of(data)!, byteLength: data.byteLength };
+    if (!(data instanceof Uint8Array)) {
+      if (memory === "arrays") return data;
+      return { pointer: Deno.UnsafePointer.offset(data.pointer, 4)!, byteLength };
+    }
+    const array = data.subarray(4);
+    if (memory === "arrays") return array;
+    return { pointer: Deno.UnsafePointer.of(array)!, byteLength };
   };
   return Array.from({ length: numLayers }, () => ({
     keys: make(),

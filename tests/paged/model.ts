@@ -7,6 +7,7 @@ import type { Dtype, Kept, KvView } from "chunkkv";
 import { type LayerPages, type PagedBatch, rowOffset } from "chunkkv/paged";
 import { encodeRow } from "../encode.ts";
 import { random } from "../random.ts";
+import { bytesOf } from "./device.ts";
 
 /** Sizes of rows. */
 export interface RowShape {
@@ -124,12 +125,6 @@ export class DenseSequence {
       );
     }
   }
-}
-
-/** The bytes behind a view. */
-export function bytesOf({ data }: KvView): Uint8Array<ArrayBuffer> {
-  if (!("pointer" in data)) return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
-  return new Uint8Array(Deno.UnsafePointerView.getArrayBuffer(data.pointer, data.byteLength));
 }
 
 /** Row `(sequence, head, token)` of a batch, found by the block table as a kernel finds it. */

@@ -3,7 +3,9 @@
  *
  * @module
  */
-import { assert, assertEquals } from "@std/assert";
+import { DeviceBuffer } from "chunkkv";
+import { assertEquals } from "@std/assert";
+import { bytesOf, DEVICE, floatsOf } from "./device.ts";
 import { HEAD_DIM, makeCache } from "./small_cache.ts";
 
 Deno.test("views describe pages of every layout", () => {
@@ -24,9 +26,8 @@ Deno.test("views describe pages of every layout", () => {
   assertEquals(strides("fused"), [24, 8, 2]);
   using cache = makeCache({ ...sizes, layout: "fused" });
   const { keys, values } = cache.layer(0);
-  assert(keys.data instanceof Uint8Array && values.data instanceof Uint8Array);
-  assertEquals(values.data.byteOffset - keys.data.byteOffset, row);
-  assertEquals(values.data.buffer, keys.data.buffer);
+  bytesOf(keys)[row] = 7; // a value begins right after its key
+  assertEquals(bytesOf(values)[0], 7);
 });
 
 Deno.test("write() puts rows where vLLM's layouts have them", () => {
@@ -41,12 +42,13 @@ Deno.test("write() puts rows where vLLM's layouts have them", () => {
   for (const layout of ["nhd", "hnd", "fused"] as const) {
     using cache = makeCache({ numKvHeads: heads, layout });
     const keys = Float32Array.from({ length: tokens.length * heads * HEAD_DIM }, (_, i) => i + 1);
-    cache.write(1, { slotMapping: tokens, keys, values: keys.map((value) => -value) });
+    const values = keys.map((value) => -value);
+    // On a GPU rows may come from either memory.
+    const there = DEVICE === "cuda" ? DeviceBuffer.from(values) : values;
+    cache.write(1, { slotMapping: tokens, keys, values: there });
     const pools = ["keys", "values"] as const;
     const [inKeys, inValues] = pools.map((kind) => {
-      const { data } = cache.layer(1)[kind];
-      assert(data instanceof Uint8Array);
-      return new Float32Array(data.buffer, data.byteOffset, data.byteLength / 4);
+      return floatsOf(cache.layer(1)[kind]);
     });
     const written = tokens.filter((slot) => slot >= 0).length * heads * HEAD_DIM;
     for (const pool of layout === "fused" ? [] : [inKeys!, inValues!]) {

@@ -3,14 +3,15 @@
  *
  * @module
  */
-import { Compressor } from "chunkkv";
+import { Compressor, type KvData, type KvView } from "chunkkv";
 import { OutOfBlocksError, PagedKvCache } from "chunkkv/paged";
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { random } from "../random.ts";
 import { randomKept, randomSelection } from "./choices.ts";
 import { assertSameAttention, assertSameRows, type Pair } from "./compare.ts";
+import { DEVICE } from "./device.ts";
 import { callersMemory, type PageShape } from "./memory.ts";
-import { DenseSequence, RowSource, writeToken } from "./model.ts";
+import { DenseSequence, type Kind, KINDS, RowSource, type TokenRows, writeToken } from "./model.ts";
 
 /** Sizes of a cache under test. */
 export interface ScheduleCase extends PageShape {
@@ -30,7 +31,7 @@ export class Schedule implements Disposable {
   readonly #next: () => number;
   readonly #compressor = new Compressor({ threads: 1 });
   // Alive as long as the cache that has their addresses.
-  readonly #buffers: Uint8Array[] = [];
+  readonly #buffers: KvData[] = [];
   readonly #prompts: number[][];
   readonly #counts: Counts;
   #fresh = 1000;
@@ -41,7 +42,7 @@ export class Schedule implements Disposable {
     this.#rows = new RowSource(one);
     this.#next = random(one.seed);
     const memory = one.memory === "own" ? undefined : callersMemory(one, this.#next, this.#buffers);
-    this.#cache = new PagedKvCache({ ...one, memory, threads: 1 });
+    this.#cache = new PagedKvCache({ ...one, memory, threads: 1, device: DEVICE });
     const most = Math.min(40, one.blockSize * one.numBlocks);
     this.#prompts = Array.from(
       { length: 3 },
@@ -154,13 +155,17 @@ export class Schedule implements Disposable {
     }
     dense.committed = dense.length;
     assertEquals([...slots.positions], ids.map((_, i) => dense.tokens.length + i));
-    ids.forEach((token, i) => {
-      const rows = dense.push(token, this.#rows);
-      const slot = slots.slotMapping[i]!;
-      for (let layer = 0; layer < this.#case.numLayers; layer++) {
-        writeToken(this.#cache.layer(layer), slot, rows, layer);
+    const rows = ids.map((token) => dense.push(token, this.#rows));
+    for (let layer = 0; layer < this.#case.numLayers; layer++) {
+      const pages = this.#cache.layer(layer);
+      if (this.#next() < 0.5 && canWrite(pages.keys)) {
+        this.#count("write");
+        const [keys, values] = KINDS.map((kind) => joined(rows, kind, layer));
+        this.#cache.write(layer, { ...slots, keys: keys!, values: values! });
+      } else {
+        rows.forEach((one, i) => writeToken(pages, slots.slotMapping[i]!, one, layer));
       }
-    });
+    }
   }
 
   #appendTooMuch(): void {
@@ -249,4 +254,14 @@ export class Schedule implements Disposable {
   #pick<T>(list: readonly T[]): T | undefined {
     return list[Math.floor(this.#next() * list.length)];
   }
+}
+
+/** `[tokens, numKvHeads, headDim]`, as `write` takes them. */
+function joined(tokens: readonly TokenRows[], kind: Kind, layer: number): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(tokens.flatMap((rows) => rows[kind][layer]!.flatMap((row) => [...row])));
+}
+
+/** Whether `write` knows these strides: on a GPU blocks lie whole tokens apart. */
+function canWrite({ strideBlock, strideToken }: KvView): boolean {
+  return DEVICE === "cpu" || strideBlock % strideToken === 0;
 }

@@ -35,7 +35,14 @@ Deno.test("PagedKvCache agrees with a dense model over random schedules", async 
   );
   // A schedule that never comes to these would prove little.
   for (
-    const what of ["prefix hits", "out of blocks", "copied out", "in place", "no room to copy out"]
+    const what of [
+      "prefix hits",
+      "out of blocks",
+      "copied out",
+      "in place",
+      "no room to copy out",
+      "write",
+    ]
   ) {
     assert((counts.get(what) ?? 0) > 10, `${what}: ${Deno.inspect(counts)}`);
   }

@@ -10,11 +10,12 @@ import {
   type PagedKvCacheOptions,
   type PagedSequence,
 } from "chunkkv/paged";
-import { assert, assertEquals, assertNotEquals, assertThrows } from "@std/assert";
+import { assertEquals, assertNotEquals, assertThrows } from "@std/assert";
+import { DEVICE, floatsOf } from "./device.ts";
 
 function makeCache(options: Partial<PagedKvCacheOptions> = {}): PagedKvCache {
   const sizes = { numLayers: 2, numKvHeads: 1, headDim: 4, blockSize: 4, numBlocks: 12 };
-  return new PagedKvCache({ ...sizes, dtype: "f32", threads: 1, ...options });
+  return new PagedKvCache({ ...sizes, dtype: "f32", threads: 1, device: DEVICE, ...options });
 }
 
 /** Appends tokens whose rows are all `value`. */
@@ -34,9 +35,7 @@ function fill(
 
 /** The first element of the rows in some slots. */
 function read(cache: PagedKvCache, slots: Iterable<number>, layer = 1): number[] {
-  const { data } = cache.layer(layer).values;
-  assert(data instanceof Uint8Array);
-  const numbers = new Float32Array(data.buffer);
+  const numbers = floatsOf(cache.layer(layer).values);
   return Array.from(slots, (slot) => numbers[slot * 4]!);
 }
 

@@ -5,9 +5,9 @@
  */
 import { Kept, queryView } from "chunkkv";
 import { PagedKvCache, type PagedKvCacheOptions, type PagedSequence } from "chunkkv/paged";
-import { assert, assertEquals } from "@std/assert";
+import { assertEquals } from "@std/assert";
 import { random } from "../random.ts";
-import { bytesOf } from "./model.ts";
+import { bytesOf, DEVICE, floatsOf, queriesThere } from "./device.ts";
 
 /** Sizes of the rows. */
 export const HEAD_DIM = 8, LAYERS = 2;
@@ -15,7 +15,8 @@ export const HEAD_DIM = 8, LAYERS = 2;
 /** Two layers of 16 blocks of 4 tokens, in f32. */
 export function makeCache(options: Partial<PagedKvCacheOptions> = {}): PagedKvCache {
   const sizes = { numLayers: LAYERS, numKvHeads: 1, headDim: HEAD_DIM, blockSize: 4 };
-  return new PagedKvCache({ ...sizes, numBlocks: 16, dtype: "f32", threads: 1, ...options });
+  const common = { numBlocks: 16, dtype: "f32", threads: 1, device: DEVICE } as const;
+  return new PagedKvCache({ ...sizes, ...common, ...options });
 }
 
 /** Appends rows that tell their position and layer. */
@@ -39,9 +40,7 @@ export function fill(
 /** Positions of the rows of a layer, read from keys and values. */
 export function positionsOf(cache: PagedKvCache, sequence: PagedSequence, layer: number): number[] {
   const numbers = (["keys", "values"] as const).map((kind) => {
-    const { data } = cache.layer(layer)[kind];
-    assert(data instanceof Uint8Array);
-    const floats = new Float32Array(data.buffer);
+    const floats = floatsOf(cache.layer(layer)[kind]);
     return Array.from({ length: sequence.length }, (_, i) => {
       const block = sequence.blocks[Math.floor(i / 4)]!;
       return Math.abs(floats[(block * 4 + i % 4) * HEAD_DIM]!) - layer * 1000;
@@ -81,6 +80,6 @@ export function randomQueries(window: number, seed: number) {
   const next = random(seed);
   return Array.from({ length: LAYERS }, () => {
     const data = Float32Array.from({ length: 2 * window * HEAD_DIM }, () => next() - 0.5);
-    return queryView({ data, numQHeads: 2, window, headDim: HEAD_DIM });
+    return queriesThere(queryView({ data, numQHeads: 2, window, headDim: HEAD_DIM }));
   });
 }

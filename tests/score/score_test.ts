@@ -182,9 +182,11 @@ Deno.test("chunkScores() reduces each chunk, the short last one too", () => {
         const method = chunkKv({ window: one.window, chunkSize, reduce });
         const scores = compressor.score({ ...one, queries, keys: keys.view, method });
         const found = compressor.chunkScores({ scores, method });
+        const direct = compressor.chunkScores({ ...one, queries, keys: keys.view, method });
         one.kvLens.forEach((tokens, b) => {
           const scored = Math.max(0, tokens - one.window);
           const expected = chunkScores(scores.at(b), scored, chunkSize, reduce);
+          assertEquals(direct[b], found[b]);
           assertEquals(found[b]?.length, expected.length);
           // Sums of up to 80 f32 numbers, rounded to f32 once.
           expected.forEach((score, j) =>

@@ -11,6 +11,7 @@ import json
 import os
 import random
 import sys
+from dataclasses import replace
 from typing import Any
 
 os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
@@ -46,6 +47,7 @@ class Engine:
         from vllm import LLM
 
         self.llm = LLM(**(DEFAULTS | options))
+        self.reasons: list[str | None] = []  # why the last ones ended
         core = self.llm.llm_engine.engine_core.engine_core
         self.scheduler = core.scheduler
         self.pool = core.scheduler.kv_cache_manager.block_pool
@@ -89,6 +91,7 @@ class Engine:
         one = SamplingParams(max_tokens=tokens, temperature=0, ignore_eos=True, extra_args=extra)
         inputs = [{"prompt_token_ids": prompt} for prompt in prompts]
         outputs = self.llm.generate(inputs, one, use_tqdm=False)
+        self.reasons = [output.outputs[0].finish_reason for output in outputs]
         return [list(output.outputs[0].token_ids) for output in outputs]
 
     def counts(self) -> dict[str, int]:
@@ -125,21 +128,29 @@ def single(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def surprise(job: dict[str, Any]) -> dict[str, Any]:
-    """Scoring, then moving, fails in the middle of a run; then all is well again."""
-    engine, outputs = Engine(job["engine"]), []
+    """Scoring, then moving, fails in the middle of a run, then scoring where that is an error; then
+    all is well again."""
+    engine, rounds = Engine(job["engine"]), []
     compactor = engine.runner.chunkkv
-    library, pages = compactor.library, compactor._pages[0]
+    library, pages, settings = compactor.library, compactor._pages[-1], compactor.settings
 
     def fails(*args: Any) -> None:
         raise RuntimeError("Expected luck but found none")
 
-    for owner, name in ((library, "score"), (pages, "move"), (None, "")):
+    for owner, name, strict in (
+        (library, "score", False),
+        (pages, "move", False),
+        (library, "score", True),
+        (None, "", False),
+    ):
+        compactor.settings = replace(settings, strict=strict)
         if owner:
             setattr(owner, name, fails)
-        outputs += engine.generate(job["prompts"], job["tokens"])
+        outputs = engine.generate(job["prompts"], job["tokens"])
+        rounds.append({"outputs": outputs, "reasons": engine.reasons, "free": engine.free})
         if owner:
             delattr(owner, name)
-    return {"outputs": outputs, "kept": engine.kept()} | engine.counts()
+    return {"rounds": rounds, "kept": engine.kept()} | engine.counts()
 
 
 def together(job: dict[str, Any]) -> dict[str, Any]:
@@ -197,17 +208,25 @@ def churn(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def ranks(job: dict[str, Any]) -> dict[str, Any]:
-    """The indices that each tensor-parallel rank kept, and the answers."""
+    """The indices that each tensor-parallel rank kept, and the answers; at last one rank fails."""
     from vllm import LLM, SamplingParams
 
     llm = LLM(**(DEFAULTS | job["engine"]))
     one = SamplingParams(max_tokens=job["tokens"], temperature=0, ignore_eos=True)
     inputs = [{"prompt_token_ids": prompt} for prompt in job["prompts"]]
     outputs = [llm.generate([prompt], one, use_tqdm=False)[0] for prompt in inputs]
-    return {
+    result = {
         "kept": [list(kept.values()) for kept in llm.collective_rpc("chunkkv_kept")],
         "outputs": [list(output.outputs[0].token_ids) for output in outputs],
     }
+    llm.collective_rpc(_break_last_rank)
+    (failed,) = llm.generate([inputs[0]], one, use_tqdm=False)
+    return result | {"failed": failed.outputs[0].finish_reason}
+
+
+def _break_last_rank(worker: Any) -> None:
+    if worker.rank == worker.parallel_config.world_size - 1:
+        worker.model_runner.chunkkv._pages[0].move = None
 
 
 SCENARIOS = {

@@ -94,20 +94,33 @@ def test_moving_every_row_changes_nothing(answers: Callable[..., dict]) -> None:
     assert moved["tally"] == {"requests": 2, "dropped": 0, "freed": 0}
 
 
-def test_a_surprise_costs_a_log_line_and_not_the_engine(
-    run: Run, model: Path, prompts: Prompts
+@pytest.mark.parametrize("asynchronous", [True, False])
+def test_a_surprise_costs_a_request_and_not_the_engine(
+    run: Run, model: Path, prompts: Prompts, asynchronous: bool
 ) -> None:
-    engine = {"model": str(model)} | plugin(keep=0.5, record=True)
-    result = run("surprise", {"engine": engine, "prompts": prompts(300), "tokens": TOKENS})
+    engine = {"model": str(model), "async_scheduling": asynchronous}
+    engine |= plugin(keep=0.5, record=True)
+    # The second one stays as it is, whatever happens to the first.
+    job = {"engine": engine, "prompts": prompts(300, 100), "tokens": TOKENS}
+    result = run("surprise", job)
+    unscored, unmoved, strict, well = result["rounds"]
+    prompt, other = prompts(300, 100)
     newest = [[*range(4), *range(300 - 146, 300)]]
-    assert result["kept"][0] == [newest] * 30
-    first, _, last = result["outputs"]
-    assert first == reference.greedy(model, *prompts(300), TOKENS, [newest] * 30)
-    assert last == reference.greedy(model, *prompts(300), TOKENS, result["kept"][2])
-    for line in (
-        "could not be scored: Expected luck",
-        "keeps its first and newest",
-        "not be moved",
-    ):
-        assert result["log"].count(line) == 1
-    assert result["free"] == result["blocks"] - 1
+    assert result["kept"][:2] == [[newest] * 30, result["kept"][2]]
+    assert unscored["outputs"][0] == reference.greedy(model, prompt, TOKENS, [newest] * 30)
+    assert well["outputs"][0] == reference.greedy(model, prompt, TOKENS, result["kept"][2])
+    # The prompt's own token is right; those after it would not be.
+    first = reference.greedy(model, prompt, 1, None)
+    for failed in (unmoved, strict):
+        assert (failed["outputs"][0], failed["reasons"]) == (first, ["error", "length"])
+    expected = reference.greedy(model, other, TOKENS, None)
+    for each in result["rounds"]:
+        assert each["outputs"][1] == expected
+        assert each["free"] == result["blocks"] - 1
+    for line, times in {
+        "could not be scored: Expected luck": 2,
+        "keeps its first and newest": 1,
+        "could not be compacted\n": 4,  # the worker says why, the scheduler what follows
+        "ends with an error": 2,
+    }.items():
+        assert result["log"].count(line) == times, line

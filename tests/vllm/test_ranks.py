@@ -57,3 +57,5 @@ def test_two_ranks_keep_what_one_rank_keeps(run: Run, small_model: Path) -> None
     assert all(layers[0][0][0] < 290 // 2 for layers in kept)
     assert two["kept"] == [kept, kept]
     assert two["outputs"] == one["outputs"]
+    # A rank whose rows are lost tells the others, and the request ends.
+    assert two["failed"] == one["failed"] == "error"

@@ -151,10 +151,12 @@ CKV_LLAMA_API int32_t ckv_llama_apply_chat_template(ckv_llama_model *model,
                                                     int32_t open_assistant_turn, char *text,
                                                     int32_t capacity);
 
-// Returns the number of tokens, at most `capacity` of which are written; -1: the text is too long.
+// Returns the number of tokens, at most `capacity` of which are written; -1: the text is too long, or
+// of fewer than 0 bytes.
 CKV_LLAMA_API int32_t ckv_llama_tokenize(ckv_llama_model *model, const char *text,
                                          int32_t text_bytes, int32_t add_special,
                                          int32_t parse_special, int32_t *tokens, int32_t capacity);
+// -2 where a token is none of the vocabulary's.
 CKV_LLAMA_API int32_t ckv_llama_detokenize(ckv_llama_model *model, const int32_t *tokens,
                                            int32_t num_tokens, int32_t with_special, char *text,
                                            int32_t capacity);
@@ -292,7 +294,7 @@ CKV_LLAMA_API ckv_status ckv_llama_compact(ckv_llama_context *context, int32_t s
                                            const int32_t *indices, ckv_llama_report *report);
 
 // What the last of those two kept: the layer's number in the model and its index sets. `layer` counts
-// compacted layers. Returns the length of a set, -1: there is none.
+// compacted layers. Returns the length of a set, -1: there is none, or another call goes on.
 CKV_LLAMA_API int32_t ckv_llama_kept(ckv_llama_context *context, int32_t layer, int32_t head,
                                      int32_t *number, int32_t *indices, int32_t capacity);
 

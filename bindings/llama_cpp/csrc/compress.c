@@ -208,12 +208,16 @@ ckv_status ckv_llama_compact(ckv_llama_context *context, int32_t sequence, int32
 
 int32_t ckv_llama_kept(ckv_llama_context *context, int32_t layer, int32_t head, int32_t *number,
                        int32_t *indices, int32_t capacity) {
+  if (atomic_flag_test_and_set(&context->busy)) return -1;
   const ckvl_kept *kept = &context->kept;
-  if (layer < 0 || layer >= kept->num_layers || head < 0 || head >= kept->heads[layer]) return -1;
-  *number = kept->layer[layer];
-  const int32_t len = kept->lens[layer];
-  const int32_t count = len < capacity ? len : capacity;
-  const int32_t *set = ckvl_kept_indices(kept, layer) + (size_t)head * (size_t)kept->capacity;
-  if (count > 0) memcpy(indices, set, sizeof *indices * (size_t)count);
+  int32_t len = -1;
+  if (layer >= 0 && layer < kept->num_layers && head >= 0 && head < kept->heads[layer]) {
+    len = kept->lens[layer];
+    if (number) *number = kept->layer[layer];
+    const int32_t count = len < capacity ? len : capacity;
+    const int32_t *set = ckvl_kept_indices(kept, layer) + (size_t)head * (size_t)kept->capacity;
+    if (count > 0 && indices) memcpy(indices, set, sizeof *indices * (size_t)count);
+  }
+  atomic_flag_clear(&context->busy);
   return len;
 }

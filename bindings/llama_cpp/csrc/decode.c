@@ -247,9 +247,10 @@ ckv_status ckvl_refresh_window(ckv_llama_context *context, int32_t s, int32_t ro
                                bool *was_needed) {
   ckvl_sequence *sequence = &context->sequences[s];
   const ckvl_capture *capture = &sequence->capture;
-  // What made the capture fail would make it fail again.
-  *was_needed = !capture->status &&
-                (!capture->has_cells || capture->next != sequence->next || capture->rows < rows);
+  // What made the capture fail would make it fail again, but for a want of memory.
+  const bool failed = capture->status && capture->status != CKV_ERROR_OUT_OF_MEMORY;
+  *was_needed =
+      !failed && (!capture->has_cells || capture->next != sequence->next || capture->rows < rows);
   if (!*was_needed) return CKV_OK;
   // If only the cells are not known, one token shows them: its mask.
   const bool has_queries = capture->next == sequence->next && capture->rows >= rows;

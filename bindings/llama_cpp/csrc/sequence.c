@@ -25,7 +25,7 @@ int32_t ckv_llama_sequence_positions(ckv_llama_context *context, int32_t sequenc
   if (!status) {
     count = cells.count;
     const int32_t copied = count < capacity ? count : capacity;
-    if (copied > 0) memcpy(positions, cells.pos, sizeof *positions * (size_t)copied);
+    if (copied > 0 && positions) memcpy(positions, cells.pos, sizeof *positions * (size_t)copied);
     ckvl_cells_free(&cells);
   }
   ckvl_leave(context, status);
@@ -117,6 +117,7 @@ static ckv_status copy(ckv_llama_context *context, int32_t from, int32_t to) {
   float *own_logits = source->has_logits && !target->logits ? malloc(sizeof(float) * vocab) : NULL;
   if (!own_tokens || (source->has_logits && !target->logits && !own_logits)) {
     free(own_tokens);
+    free(own_logits);
     return ckvl_fail_memory(&context->error, sizeof(float) * vocab);
   }
   ckvl_sums sums = {0};

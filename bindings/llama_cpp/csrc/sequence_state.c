@@ -16,7 +16,12 @@ int64_t ckv_llama_state_size(ckv_llama_context *context, int32_t sequence) {
 
 int64_t ckv_llama_state_get(ckv_llama_context *context, int32_t sequence, uint8_t *data,
                             int64_t size) {
-  const ckv_status status = ckvl_enter(context, sequence);
+  ckv_status status = ckvl_enter(context, sequence);
+  if (!status && (size < 0 || (!data && size > 0))) {
+    status = ckvl_leave(context, ckvl_fail(&context->error, CKV_ERROR_INVALID_ARGUMENT,
+                                           "Expected room for a state but found %lld bytes at %p",
+                                           (long long)size, (void *)data));
+  }
   if (status) return -(int64_t)status;
   const size_t read = context->model->engine->api.llama_state_seq_get_data_ext(
       context->ctx, data, (size_t)size, sequence, LLAMA_STATE_SEQ_FLAGS_NONE);

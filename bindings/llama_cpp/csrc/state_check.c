@@ -155,7 +155,7 @@ ckv_status ckvl_state_check(const uint8_t *data, size_t size, const ckvl_state_l
         .compacted_end = newest + 1 == counts[0] ? 0 : newest,
     };
   }
-  const llama_pos sliding_next = counts[1] > 0 ? positions[1][counts[1] - 1] + 1 : 0;
+  const llama_pos sliding_next = !status && counts[1] > 0 ? positions[1][counts[1] - 1] + 1 : 0;
   if (!status && limits->num_caches == 2 && sliding_next != summary->next) {
     status = ckvl_fail(error, CKV_ERROR_INVALID_ARGUMENT,
                        "Expected a state whose sliding windows end at position %d but found %d",

@@ -75,6 +75,7 @@ int32_t ckv_llama_apply_chat_template(ckv_llama_model *model, const char *chat_t
 int32_t ckv_llama_tokenize(ckv_llama_model *model, const char *text, int32_t text_bytes,
                            int32_t add_special, int32_t parse_special, int32_t *tokens,
                            int32_t capacity) {
+  if (text_bytes < 0 || capacity < 0) return -1;  // the engine would throw
   const int32_t count = model->engine->host.llama_tokenize(
       model->vocab, text, text_bytes, tokens, capacity, add_special != 0, parse_special != 0);
   if (count == INT32_MIN) return -1;
@@ -83,6 +84,11 @@ int32_t ckv_llama_tokenize(ckv_llama_model *model, const char *text, int32_t tex
 
 int32_t ckv_llama_detokenize(ckv_llama_model *model, const int32_t *tokens, int32_t num_tokens,
                              int32_t with_special, char *text, int32_t capacity) {
+  const int32_t vocab_size = model->engine->host.llama_vocab_n_tokens(model->vocab);
+  if (num_tokens < 0 || capacity < 0) return TEXT_IMPOSSIBLE;
+  for (int32_t i = 0; i < num_tokens; i++) {
+    if (tokens[i] < 0 || tokens[i] >= vocab_size) return TEXT_IMPOSSIBLE;
+  }
   const int32_t length = model->engine->host.llama_detokenize(
       model->vocab, tokens, num_tokens, text, capacity, false, with_special != 0);
   return length < 0 ? -length : length;

@@ -10,7 +10,7 @@
 
 static double now_ms(void) {
   struct timespec now;
-  timespec_get(&now, TIME_UTC);
+  clock_gettime(CLOCK_MONOTONIC, &now);
   return 1e3 * (double)now.tv_sec + 1e-6 * (double)now.tv_nsec;
 }
 
@@ -48,6 +48,7 @@ static ckv_status run(ckvp_context *context, ckvl_compaction *c, int32_t budget,
   event->prepare_ms = prepared - start;
   const ckv_params params = fit_params(c, budget);
   if (budget >= c->cells.count || params.method == CKV_METHOD_FULL) return CKV_OK;
+  event->window = params.window;
   status = ckvl_compaction_select(c, &params);
   const double selected = now_ms();
   event->select_ms = selected - prepared;

@@ -2,7 +2,6 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "libllama.h"
@@ -16,9 +15,10 @@ static void *find(ckvp_host *host, void *library, const char *name, bool is_need
   return symbol;
 }
 
+// No memory is asked for: without the table the host's calls would lead nowhere.
 static ckvp_host *make(void *library) {
-  ckvp_host *host = calloc(1, sizeof *host);
-  if (!host) return NULL;
+  static ckvp_host table;
+  ckvp_host *const host = &table;
   void *symbol;
 #define CKVL_FN(name)                        \
   symbol = find(host, library, #name, true); \

@@ -13,7 +13,8 @@ typedef enum ckvp_log_level { CKVP_SILENT, CKVP_WARN, CKVP_INFO, CKVP_DEBUG } ck
 #  define CKVP_PRINTF(text, first)
 #endif
 
-// How much is said, and the file for JSON lines (NULL: none), which is opened at the first of them.
+// How much is said, and the file for JSON lines (NULL: none), which is opened at the first of them
+// and again where the host has closed it. A line that cannot be written is left out.
 void ckvp_say_up_to(int32_t level);
 void ckvp_say_stats(const char *path);
 
@@ -26,6 +27,7 @@ typedef struct ckvp_event {
   int32_t sequence;
   int32_t positions;      // of the sequence: what a full cache would hold
   int32_t before, after;  // tokens in the cache
+  int32_t window;         // queries that chose; 0: none did
   bool is_decode;         // while generating, not after a prompt
   double prepare_ms, select_ms, compact_ms;
   const char *reason;  // NULL: it was compacted

@@ -1,10 +1,18 @@
+#define _GNU_SOURCE  // secure_getenv, strtod_l
 #include "settings.h"
 
 #include <errno.h>
-#include <math.h>
+#include <locale.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+
+#if defined(__APPLE__)
+#  include <unistd.h>
+#  include <xlocale.h>
+#else
+#  include <sys/auxv.h>
+#endif
 
 #include "say.h"
 
@@ -16,8 +24,21 @@ static void refuse(const char *name, const char *expected, const char *found) {
   settings.is_on = false;
 }
 
+// A program with more rights than its caller: the environment is the caller's.
+static bool is_privileged(void) {
+#if defined(__APPLE__)
+  return issetugid() != 0;
+#else
+  return getauxval(AT_SECURE) != 0;
+#endif
+}
+
 static const char *variable(const char *name) {
-  const char *const text = getenv(name);
+#if defined(__APPLE__)
+  const char *const text = is_privileged() ? NULL : getenv(name);
+#else
+  const char *const text = secure_getenv(name);
+#endif
   return text && *text ? text : NULL;
 }
 
@@ -34,12 +55,21 @@ static void read_integer(const char *name, int32_t low, int32_t high, int32_t *v
   }
 }
 
+// A number with a point, whatever the host's language has in its place; -1: it is none.
+static double read_fraction(const char *text) {
+  const locale_t plain = newlocale(LC_ALL_MASK, "C", (locale_t)0);
+  if (!plain) return -1;
+  char *end;
+  const double number = strtod_l(text, &end, plain);
+  freelocale(plain);
+  return *end ? -1 : number;
+}
+
 static void read_keep(void) {
   const char *const text = variable("CHUNKKV_KEEP");
   if (!text) return;
-  char *end;
-  const double number = strtod(text, &end);
-  if (*end || !(number > 0.0 && number <= 1.0)) {
+  const double number = read_fraction(text);
+  if (!(number > 0.0 && number <= 1.0)) {
     refuse("CHUNKKV_KEEP", "above 0 and at most 1", text);
   } else {
     settings.keep = number;
@@ -73,6 +103,11 @@ static const char *level_name(int32_t level) {
 static void read_all(void) {
   settings = (ckvp_settings){.is_on = true, .keep = 0.2, .min_tokens = 512};
   ckv_default_params(&settings.params);
+  if (is_privileged()) {
+    ckvp_say(CKVP_WARN, "nothing is compressed: this program has other rights than its user");
+    settings.is_on = false;
+    return;
+  }
   settings.params.budget = 0;
   int32_t level = CKVP_INFO;
   read_name("CHUNKKV_LOG_LEVEL", "silent, warn, info or debug", level_name, &level);

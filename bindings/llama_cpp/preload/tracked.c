@@ -141,8 +141,7 @@ bool ckvp_is_draft(const ckvp_context *context) {
 // The sequences that a call is about: [*begin, *end).
 static void range(const ckvp_context *context, llama_seq_id seq, int32_t *begin, int32_t *end) {
   *begin = seq < 0 ? 0 : seq;
-  *end = seq < 0 ? context->num_sequences : seq + 1;
-  if (*end > context->num_sequences) *end = *begin;
+  *end = seq < 0 ? context->num_sequences : seq < context->num_sequences ? seq + 1 : seq;
 }
 
 static void cut(ckvp_sequence *sequence, llama_pos p0) {

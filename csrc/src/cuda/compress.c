@@ -21,6 +21,7 @@ static ckv_status measure(ckv_context *ctx, const ckv_params *params, const ckv_
   const ckv_kv_view *keys = layers[0].keys;
   const int64_t rows = (int64_t)keys->batch * ckv_score_heads(params, keys->num_kv_heads);
   int64_t scores;
+  *stages = *bytes = 0;
   bool fits = !__builtin_mul_overflow(rows, keys->kv_len, &scores) &&
               !__builtin_mul_overflow(scores, (int64_t)sizeof(float), &scores) &&
               !__builtin_mul_overflow(scores, num_leaders(params, num_layers), &scores);
@@ -40,6 +41,26 @@ ckv_status ckv_queue_workspace(ckv_context *ctx, const ckv_params *params, const
                                int32_t num_layers, int64_t *bytes) {
   int64_t stages;
   return measure(ctx, params, layers, num_layers, &stages, bytes);
+}
+
+ckv_status ckv_queue_score_chunks(ckv_context *ctx, const ckv_params *params,
+                                  const ckv_query_view *queries, const ckv_kv_view *keys,
+                                  float *chunk_scores) {
+  const ckv_layer layer = {.struct_size = sizeof layer, .queries = queries, .keys = keys};
+  int64_t stages, bytes;
+  ckv_status status = measure(ctx, params, &layer, 1, &stages, &bytes);
+  if (!status) status = ckv_cuda_reserve(ctx, bytes);
+  if (status) return status;
+  const ckv_scores scores = {.struct_size = sizeof scores,
+                             .batch = keys->batch,
+                             .num_heads = ckv_score_heads(params, keys->num_kv_heads),
+                             .kv_len = keys->kv_len,
+                             .kv_lens = keys->kv_lens,
+                             .data = (float *)((char *)ctx->cuda->workspace + stages),
+                             .count = scores_per_layer(params, keys)};
+  const ckv_cuda_call call = ckv_cuda_call_of(ctx);
+  status = ctx->cuda->api->score(&call, params, &layer, 1, &scores);
+  return status ? status : ctx->cuda->api->chunk_scores(&call, params, &scores, chunk_scores);
 }
 
 // What the library is handed, one array each.

@@ -29,7 +29,8 @@ static char failure[512];
 
 // The file that CHUNKKV_CUDA_LIBRARY names, or the one beside this library.
 static bool find_path(char *path, size_t bytes) {
-  const char *named = getenv("CHUNKKV_CUDA_LIBRARY");
+  // Not in programs with another user's rights: what the variable names is run.
+  const char *named = secure_getenv("CHUNKKV_CUDA_LIBRARY");
   int written = -1;
   if (named && *named) {
     written = snprintf(path, bytes, "%s", named);

@@ -8,6 +8,11 @@ ckv_status ckv_queue_score(ckv_context *ctx, const ckv_params *params,
                            const ckv_query_view *queries, const ckv_kv_view *keys,
                            const ckv_scores *scores);
 
+// Token scores stay in the workspace.
+ckv_status ckv_queue_score_chunks(ckv_context *ctx, const ckv_params *params,
+                                  const ckv_query_view *queries, const ckv_kv_view *keys,
+                                  float *chunk_scores);
+
 ckv_status ckv_queue_chunk_scores(ckv_context *ctx, const ckv_params *params,
                                   const ckv_scores *scores, float *chunk_scores);
 

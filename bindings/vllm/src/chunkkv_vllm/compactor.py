@@ -54,18 +54,31 @@ class Compactor:
             self.settings,
         )
 
-    def compact(self, step: StepPlan) -> None:
-        """After the forward: the compactions of this step, in the order of the plan."""
-        for request_id, compaction in step.compactions.items():
-            params = self._params(compaction.k)
-            kept = self._select(request_id, compaction, params)
+    def compact(self, step: StepPlan) -> list[str]:
+        """After the forward: the compactions of this step, in the order of the plan.
+
+        Returns the requests whose rows are lost, in this rank or in another: their answers would be
+        wrong from here on.
+        """
+        failed = [not self._compact(*each) for each in step.compactions.items()]
+        if self._ranks.world_size > 1:
+            counts = torch.tensor(failed, dtype=torch.float32, device=self._device)
+            failed = self._ranks.all_reduce(counts).tolist()
+        return [request for request, one in zip(step.compactions, failed, strict=True) if one]
+
+    def _compact(self, request_id: str, compaction: Compaction) -> bool:
+        """One compaction; whether all rows are where they belong."""
+        try:
+            kept = self._select(request_id, compaction, self._params(compaction.k))
             if self.settings.record:
                 self.kept[request_id] = kept.tolist()
-            try:
-                for index, pages in enumerate(self._pages):
-                    pages.move(compaction, kept[index // self.settings.reuse].contiguous())
-            except Exception:  # whatever it is, the other requests go on
-                logger.exception("chunkkv: rows of request %s could not be moved", request_id)
+            for index, pages in enumerate(self._pages):
+                pages.move(compaction, kept[index // self.settings.reuse].contiguous())
+            self.library.finish()  # what a GPU found belongs to this request
+        except Exception:  # whatever it is, the other requests go on
+            logger.exception("chunkkv: request %s could not be compacted", request_id)
+            return False
+        return True
 
     def _params(self, budget: int) -> Params:
         settings = self.settings
@@ -82,7 +95,7 @@ class Compactor:
         """Kept indices of the selecting layers, i32 (layers, heads, k).
 
         The blocks are given back already, so k rows it is: where scores cannot be had, the first
-        and the newest tokens stay.
+        and the newest tokens stay, unless settings are strict.
         """
         pages = self._pages[:: self.settings.reuse]
         heads = self.library.kept_heads(params, pages[0].num_kv_heads)
@@ -94,6 +107,8 @@ class Compactor:
             self.library.finish()
             return kept
         except Exception as error:
+            if self.settings.strict:
+                raise
             logger.warning(
                 "chunkkv: request %s keeps its first and newest tokens: %s", request_id, error
             )

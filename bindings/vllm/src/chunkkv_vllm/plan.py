@@ -1,11 +1,18 @@
-"""What the scheduler tells the workers: an attribute on SchedulerOutput that survives pickling."""
+"""What scheduler and workers tell each other: attributes that survive pickling.
+
+The scheduler's plan goes on SchedulerOutput, what a worker could not do on ModelRunnerOutput.
+"""
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
+from vllm.v1.outputs import AsyncModelRunnerOutput
+
 ATTRIBUTE = "chunkkv"
+FAILED = "chunkkv_failed"
 
 
 @dataclass(frozen=True)
@@ -66,3 +73,31 @@ def attach(scheduler_output: Any, plan: StepPlan) -> None:
 def of(scheduler_output: Any) -> StepPlan | None:
     """The plan on a SchedulerOutput."""
     return getattr(scheduler_output, ATTRIBUTE, None)
+
+
+class _AsyncFailures(AsyncModelRunnerOutput):
+    """An output that is still on its way, and what failed in its step."""
+
+    def __init__(self, output: AsyncModelRunnerOutput, requests: list[str]) -> None:
+        self._output = output
+        self._requests = requests
+
+    def get_output(self) -> Any:
+        """The output, once it is there."""
+        return with_failures(self._output.get_output(), self._requests)
+
+
+def with_failures(output: Any, requests: list[str]) -> Any:
+    """A step's output that names the requests that could not be compacted."""
+    if not requests or output is None:
+        return output
+    if isinstance(output, AsyncModelRunnerOutput):
+        return _AsyncFailures(output, requests)
+    output = copy(output)  # vLLM shares one for all empty steps
+    setattr(output, FAILED, requests)
+    return output
+
+
+def failures(output: Any) -> list[str]:
+    """The requests that an output names."""
+    return getattr(output, FAILED, [])

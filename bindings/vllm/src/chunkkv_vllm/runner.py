@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from .compactor import Compactor
-from .plan import Compaction, StepPlan
+from .plan import Compaction, StepPlan, with_failures
 
 
 class CompactingRunner:
@@ -18,6 +18,7 @@ class CompactingRunner:
     def chunkkv_init(self, compactor: Compactor) -> None:
         """After the runner's own constructor."""
         self.chunkkv = compactor
+        self._chunkkv_failed: list[str] = []  # in the step at hand
 
     def load_model(self, *args: Any, **kwargs: Any) -> Any:
         """The model, and then its attention layers."""
@@ -45,9 +46,16 @@ class CompactingRunner:
         if step is None or not step.compactions:
             return
         with torch.inference_mode():
-            self.chunkkv.compact(step)
+            self._chunkkv_failed = self.chunkkv.compact(step)
+        # Those that failed, too: until the scheduler hears of it, they are in the batch.
         for request_id, compaction in step.compactions.items():
             self.chunkkv_adopt(request_id, compaction)
+
+    def sample_tokens(self, *args: Any, **kwargs: Any) -> Any:
+        """The step's output, on which the scheduler finds what failed."""
+        output = super().sample_tokens(*args, **kwargs)
+        failed, self._chunkkv_failed = self._chunkkv_failed, []
+        return with_failures(output, failed)
 
     def chunkkv_adopt(self, request_id: str, compaction: Compaction) -> None:
         """The request's new block table and length."""

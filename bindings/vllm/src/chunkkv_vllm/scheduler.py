@@ -157,6 +157,14 @@ class _Compacting:
             self.kv_cache_manager.block_pool.free_blocks(blocks)
         plans.attach(scheduler_output, step)
 
+    def update_from_output(self, scheduler_output: SchedulerOutput, output: Any) -> Any:
+        """The step's tokens; a request whose rows are lost ends with an error."""
+        for request_id in plans.failures(output):
+            logger.error("Request %s ends with an error: it could not be compacted", request_id)
+            # vLLM ends those in this set with FINISHED_ERROR, after the step's tokens.
+            self.grammar_compile_error_reqs.add(request_id)
+        return super().update_from_output(scheduler_output, output)
+
     def shutdown(self) -> None:
         """Says what was not said yet."""
         self.chunkkv_tally.report(now=True)

@@ -25,8 +25,9 @@ class Settings:
     pool_size, num_sinks: as in chunkkv.h. min_tokens: shorter prompts stay as they are.
     min_freed_blocks: so many blocks must come back, else the prompt stays as it is; 0 moves rows
     even where nothing is dropped, which shows that moving changes nothing. threads: of libchunkkv
-    on the CPU; 0: one per core. library: the path of libchunkkv. record: workers remember the
-    indices that they kept, for tests.
+    on the CPU; 0: one per core. library: the path of libchunkkv. strict: a prompt that cannot be
+    scored ends its request with an error, instead of keeping its first and newest tokens. record:
+    workers remember the indices that they kept, for tests.
     """
 
     keep: float | None = None
@@ -42,6 +43,7 @@ class Settings:
     min_freed_blocks: int = 1
     threads: int = 0
     library: str | None = None
+    strict: bool = False
     record: bool = False
 
 
@@ -118,7 +120,7 @@ def _parse(values: object, base: Settings, known: tuple[str, ...] | list[str]) -
 def _checked(name: str, value: Any) -> Any:
     if value is None and name in ("keep", "budget", "library"):
         return None
-    if name in ("off", "record"):
+    if name in ("off", "strict", "record"):
         _expect(isinstance(value, bool), name, "true or false", value)
     elif name == "keep":
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
