@@ -42,14 +42,12 @@ export interface ScoreOptions extends LogitOptions {
   method: Method;
 }
 
-type ChunkMethod = Extract<Method, { name: "chunkkv" }>;
-
 /** Chunk scores from token scores. */
 export interface ChunkScoresFromScoresOptions {
   /** Token scores. */
   scores: AnyScores;
   /** The method that has chunks. */
-  method: ChunkMethod;
+  method: Extract<Method, { name: "chunkkv" }>;
 }
 
 /** Chunk scores from queries and keys: token scores need no room of the caller's. */
@@ -59,7 +57,7 @@ export interface ChunkScoresFromKeysOptions extends LogitOptions {
   /** Keys of the layer. */
   keys: KvView;
   /** The method that has chunks. */
-  method: ChunkMethod;
+  method: Extract<Method, { name: "chunkkv" }>;
 }
 
 /** What chunk scores come from. */

@@ -27,7 +27,11 @@ export class AccumulatedAttention {
   /** As C has it. */
   readonly bytes: Uint8Array<ArrayBuffer>;
 
-  /** @param bytes What C has written. */
+  /**
+   * Attention as {@linkcode LlamaContext.saveAttention} gives it.
+   *
+   * @param bytes What C has written.
+   */
   constructor(bytes: Uint8Array<ArrayBuffer>) {
     this.bytes = bytes;
   }

@@ -15,12 +15,12 @@ export class SnapshotHandle extends Handle {
 
 /** A sequence kept aside in memory, made by `LlamaContext.snapshot`. */
 export class LlamaSnapshot implements Disposable {
-  /** Internal. */
+  /** @internal */
   readonly handle: SnapshotHandle;
   /** Tokens that the sequence has seen. */
   readonly tokenCount: number;
 
-  /** Internal: `LlamaContext.snapshot` makes snapshots. */
+  /** @internal `LlamaContext.snapshot` makes snapshots. */
   constructor(handle: SnapshotHandle, tokenCount: number) {
     this.handle = handle;
     this.tokenCount = tokenCount;

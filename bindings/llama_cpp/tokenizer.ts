@@ -27,6 +27,8 @@ export class LlamaTokenizer {
   readonly vocabSize: number;
 
   /**
+   * Internal: `LlamaModel.tokenizer` is the way to one.
+   *
    * @param model A loaded model.
    * @param vocabSize Tokens that it knows.
    */

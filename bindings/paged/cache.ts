@@ -93,6 +93,8 @@ export class PagedKvCache implements Disposable {
   readonly #prefixCaching: boolean;
 
   /**
+   * A cache whose blocks are all free.
+   *
    * @param options Sizes, memory and settings.
    * @throws {ChunkKvError} `invalid_argument` if sizes and memory do not fit; as `Compressor`.
    */

@@ -30,6 +30,8 @@ export class OutOfBlocksError extends ChunkKvError {
   readonly available: number;
 
   /**
+   * The error of a pool that cannot give as many blocks.
+   *
    * @param needed Blocks that were asked for.
    * @param available Blocks that were there.
    */

@@ -30,8 +30,9 @@ export type {
   PagedCompactOptions,
   PagedKeptOptions,
   PagedSelectOptions,
+  PagedTargetOptions,
 } from "./compaction.ts";
 export { OutOfBlocksError } from "./errors.ts";
-export type { LayerMemory, LayerPages, PageLayout, PageOptions } from "./pages.ts";
+export type { LayerMemory, LayerPages, PageLayout, PageOptions, Tables } from "./pages.ts";
 export { rowOffset, type WriteOptions } from "./rows.ts";
 export { type AppendedSlots, PagedSequence } from "./sequence.ts";
