@@ -96,6 +96,7 @@ export const SUITES: Record<string, Suite> = {
     ]);
   },
   preload: async (filter) => {
+    await buildNative(); // the libraries for tests alone, too
     await buildLlamaServer();
     return await runDeno(filter, ["--allow-net=127.0.0.1", "tests/preload"]);
   },

@@ -21,7 +21,7 @@ interface Waiting {
 }
 
 // More at once gain little: by then the machine computes instead of waiting for memory.
-export const SEQUENCES = 16;
+export const SEQUENCES = 8;
 
 // Tokens after which it is looked who is done.
 const ROUND = 32;
