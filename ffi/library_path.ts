@@ -55,7 +55,8 @@ export function tryEnvironment(name: string): string | undefined {
 
 /**
  * Where a native library of this package may be: the path in an environment variable alone if that
- * is set; else the build folder, then `lib/<os>-<arch>/`, where packages have theirs.
+ * is set; else the build folder, then `lib/<os>-<arch>/` in this package, then in the package of this
+ * platform that npm installed beside it.
  *
  * @param base The library's name without prefix and suffix.
  * @param variable The environment variable that overrides everything else.
@@ -67,11 +68,20 @@ export function libraryPaths(base = "chunkkv", variable = LIBRARY_VARIABLE): Lib
   const root = new URL("../", import.meta.url);
   if (root.protocol !== "file:") return { candidates: [], explicit: false };
   const file = libraryFileName(base);
-  const places = ["build/", `lib/${Deno.build.os}-${Deno.build.arch}/`];
+  const place = `lib/${Deno.build.os}-${Deno.build.arch}/`;
+  const places = ["build/", place];
+  // In this scope alone: elsewhere, what lies beside this folder is somebody else's.
+  if (root.pathname.endsWith("/@chunkkv/chunkkv/")) places.push(`../${platformName()}/${place}`);
   return {
     candidates: places.map((place) => filePath(new URL(place + file, root))),
     explicit: false,
   };
+}
+
+/** What npm calls this platform. */
+function platformName(): string {
+  const os = Deno.build.os === "windows" ? "win32" : Deno.build.os;
+  return `${os}-${Deno.build.arch === "aarch64" ? "arm64" : "x64"}`;
 }
 
 function filePath(url: URL): string {

@@ -21,12 +21,12 @@ export interface Toolchain {
   env: Record<string, string>;
 }
 
-// The oldest glibc that is promised; zig links against any.
-const ZIG_TARGETS: Record<string, string> = {
+/** What zig calls a platform. The oldest glibc and macOS that are promised. */
+export const ZIG_TARGETS: Record<string, string> = {
   "linux-x64": "x86_64-linux-gnu.2.28",
   "linux-arm64": "aarch64-linux-gnu.2.28",
-  "darwin-arm64": "aarch64-macos",
-  "darwin-x64": "x86_64-macos",
+  "darwin-arm64": "aarch64-macos.13.0",
+  "darwin-x64": "x86_64-macos.13.0",
   "win32-x64": "x86_64-windows-gnu",
   "win32-arm64": "aarch64-windows-gnu",
 };

@@ -5,10 +5,9 @@
  * @module
  */
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import process from "node:process";
 import { type MethodName, METHODS } from "../../ffi/enums.ts";
-import { libraryFileName } from "../../ffi/library_path.ts";
+import { libraryPaths } from "../../ffi/library_path.ts";
 import { ChunkKvError } from "../../ffi/status.ts";
 
 // What names libraries to load before a program's own.
@@ -139,7 +138,8 @@ export const PRELOAD_SETTINGS: readonly PreloadSetting[] = [
 ];
 
 /**
- * The library to preload: the file in `CHUNKKV_PRELOAD`, or what `deno task setup` has built.
+ * The library to preload: the file in `CHUNKKV_PRELOAD`, or what `deno task setup` has built
+ * or npm installed.
  *
  * @throws {ChunkKvError} `unsupported` on systems other than Linux and macOS; `library_not_found` if it is not there.
  */
@@ -150,17 +150,20 @@ export function preloadLibraryPath(): string {
       `Expected Linux or macOS, where libraries can be preloaded, but found ${process.platform}`,
     );
   }
-  const given = process.env["CHUNKKV_PRELOAD"];
-  const root = fileURLToPath(new URL("../..", import.meta.url));
-  const path = given ?? join(root, "build", libraryFileName("chunkkv_preload"));
-  try {
-    Deno.statSync(path);
-    return path;
-  } catch (cause) {
-    const message = `Expected the preloaded library at ${path} but found nothing: run ` +
-      "`deno task setup`, or name the file in CHUNKKV_PRELOAD";
-    throw new ChunkKvError("library_not_found", message, { cause });
+  const { candidates } = libraryPaths("chunkkv_preload", "CHUNKKV_PRELOAD");
+  let cause: unknown;
+  for (const path of candidates) {
+    try {
+      Deno.statSync(path);
+      return path;
+    } catch (error) {
+      cause = error;
+    }
   }
+  const places = candidates.join(" or ") || "a place that is known";
+  const message = `Expected the preloaded library at ${places} but found nothing: run ` +
+    "`deno task setup`, or name the file in CHUNKKV_PRELOAD";
+  throw new ChunkKvError("library_not_found", message, { cause });
 }
 
 /**
