@@ -33,7 +33,8 @@ export const SUITES: Record<string, Suite> = {
     await buildNative(); // the fake CUDA library too
     return await runDeno(filter, [
       "--trace-leaks",
-      "--ignore=tests/golden,tests/preload,tests/cuda,tests/report,tests/security",
+      "--ignore=tests/golden,tests/preload,tests/cuda,tests/report,tests/security," +
+      "tests/package",
       "tests",
     ]);
   },
@@ -79,6 +80,7 @@ export const SUITES: Record<string, Suite> = {
     await buildLlamaServer();
     return await runDeno(filter, ["tests/security"]);
   },
+  package: (filter) => runDeno(filter, ["tests/package"]),
   neon: async () => {
     const { build, emulator } = arm64();
     await buildNative(build);

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 from ctypes import byref, c_void_p
-from pathlib import Path
 
 import torch
 
