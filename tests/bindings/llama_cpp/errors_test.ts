@@ -31,7 +31,7 @@ const BAD_COMPRESSIONS: [what: string, options: any, expected: string][] = [
   ["window 0", { keep: 0.5, window: 0 }, "Expected window to be an integer from 1 to 64"],
   ["window 65", { keep: 0.5, window: 65 }, "from 1 to 64 but found 65"],
   ["reuse 0", { keep: 0.5, reuse: 0 }, "Expected reuse to be an integer of at least 1"],
-  ["an unknown method", { keep: 0.5, method: "magic" }, 'chunkkv but found "magic"'],
+  ["an unknown method", { keep: 0.5, method: "magic" }, 'pyramidkv but found "magic"'],
   ["an unknown fill", { keep: 0.5, fill: "some" }, "Expected fill to be one of exact, none"],
   ["an even pool", { keep: 0.5, method: "snapkv", poolSize: 4 }, "poolSize to be odd"],
   ["a sequence that is not there", { keep: 0.5, sequence: 1 }, "from 0 to 0 but found 1"],
