@@ -5,6 +5,7 @@
  */
 import type { STATUS } from "../../ffi/status.ts";
 import { KEPT, KV_VIEW, PARAMS } from "../../ffi/structs.ts";
+import { METHODS } from "../../ffi/enums.ts";
 import {
   address,
   BATCH,
@@ -92,7 +93,7 @@ export function attacks(fixture: Fixture): Attack[] {
   const params: Values[] = [
     { struct_size: PARAMS.size + 4 },
     { method: -1 },
-    { method: 4 },
+    { method: Object.keys(METHODS).length },
     { budget: 0 },
     { budget: -5 },
     { window: 0 },

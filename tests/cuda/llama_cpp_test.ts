@@ -22,6 +22,7 @@ Deno.test("what the engine computes is the same where its cache is on a device",
     env: {
       NO_COLOR: "1",
       CHUNKKV_LLAMA_BRIDGE: join(buildDir(), libraryName("ckv_llama_on_device")),
+      CHUNKKV_TEST_CACHE: "device",
       CHUNKKV_CUDA_LIBRARY: join(buildDir(), libraryName("chunkkv_cuda_fake")),
     },
   }).output();
