@@ -25,6 +25,8 @@ static size_t kept_bytes(const ckvl_compaction *c, int32_t place) {
 // Saving a state on devices takes their memory for its rows, and the engine does not survive it if they
 // have none left.
 static bool has_room(const ckvl_compaction *c) {
+  // Cells of sliding windows go along, as many as are left then.
+  const size_t sliding = ckvl_blob_row_bytes(&c->sliding) * (size_t)max_sliding_cells(c);
   for (int32_t p = 0; p < c->num_places; p++) {
     int32_t l = 0;
     while (c->place[l] != p) l++;
@@ -33,7 +35,7 @@ static bool has_room(const ckvl_compaction *c) {
     ggml_backend_dev_t device = c->api->ggml_backend_buft_get_device(type);
     size_t free_bytes = 0, total = 0;
     if (device) c->api->ggml_backend_dev_memory(device, &free_bytes, &total);
-    const size_t needed = kept_bytes(c, p);
+    const size_t needed = kept_bytes(c, p) + sliding;
     if (free_bytes < needed + needed / 16 + SPARE_BYTES) return false;
   }
   return true;
