@@ -30,8 +30,10 @@ static bool has_room(const ckvl_compaction *c) {
   for (int32_t p = 0; p < c->num_places; p++) {
     int32_t l = 0;
     while (c->place[l] != p) l++;
-    ggml_backend_buffer_type_t type =
-        c->api->ggml_backend_buffer_get_type(c->global.data[l]->keys->buffer);
+    ggml_backend_buffer_t buffer = c->global.data[l]->keys->buffer;
+    // Host memory is not what runs out, and the engine names no device for it.
+    if (c->api->ggml_backend_buffer_is_host(buffer)) continue;
+    ggml_backend_buffer_type_t type = c->api->ggml_backend_buffer_get_type(buffer);
     ggml_backend_dev_t device = c->api->ggml_backend_buft_get_device(type);
     size_t free_bytes = 0, total = 0;
     if (device) c->api->ggml_backend_dev_memory(device, &free_bytes, &total);
