@@ -60,6 +60,6 @@ function print(rows: readonly SummaryRow[]): string {
 }
 
 /** The score is the share of right behaviour, which is answering where the request is harmless. */
-function refusalRate({ task, score }: SummaryRow): number {
-  return task === BENIGN ? 1 - score : score;
+function refusalRate({ task, score }: SummaryRow): number | null {
+  return task === BENIGN && score !== null ? 1 - score : score;
 }

@@ -8,7 +8,7 @@ import { runBenchmark } from "../evaluation/benchmark.ts";
 import { addEvaluationOptions, type EvaluationOptions } from "../evaluation/options.ts";
 import type { ExampleRow } from "../evaluation/rows.ts";
 import { EVERYTHING, type Group, type SummaryRow } from "../evaluation/summary.ts";
-import { groupTable, LEGEND, methodTable } from "../evaluation/tables.ts";
+import { groupTable, LEGEND, methodTable, percent } from "../evaluation/tables.ts";
 import { load } from "../tasks/longbench.ts";
 import { list } from "../usage.ts";
 
@@ -43,8 +43,8 @@ function print(rows: readonly SummaryRow[]): string {
   const byTask = rows.filter(({ task }) => task !== null);
   return [
     methodTable(rows.filter(({ task }) => task === null), "score, %"),
-    "Score, %, by task",
-    groupTable(byTask, (row) => row.task ?? "", (row) => (100 * row.score).toFixed(1)),
+    "Score by task",
+    groupTable(byTask, (row) => row.task ?? "", (row) => percent(row.score)),
     "kl by task",
     groupTable(byTask, (row) => row.task ?? "", (row) => row.kl.toFixed(3)),
     LEGEND,

@@ -5,7 +5,7 @@
  */
 import { basename } from "node:path";
 import type { Command } from "commander";
-import { allCases } from "../evaluation/cases.ts";
+import { allCases, methodLabel } from "../evaluation/cases.ts";
 import {
   addEvaluationOptions,
   comparedMethods,
@@ -15,7 +15,7 @@ import {
 import type { ExampleRow } from "../evaluation/rows.ts";
 import { loadModel, runEvaluation } from "../evaluation/run.ts";
 import { EVERYTHING, summarize, type SummaryRow } from "../evaluation/summary.ts";
-import { LEGEND, methodLabel, methodTable, percent } from "../evaluation/tables.ts";
+import { LEGEND, methodTable, percent } from "../evaluation/tables.ts";
 import { meanInterval } from "../metrics/statistics.ts";
 import { renderHtml } from "../report/html.ts";
 import { results, writeJson, writeReport } from "../report/results.ts";
@@ -82,8 +82,8 @@ async function reuse(given: ReuseOptions): Promise<void> {
   });
   const shared = options.reuse.filter((layers) => layers > 1);
   const cases = [
-    ...allCases(comparedMethods(options), options.keeps),
-    ...shared.flatMap((layers) => allCases(["chunkkv"], options.keeps, layers)),
+    ...allCases(comparedMethods(options), options.keeps, options),
+    ...shared.flatMap((layers) => allCases(["chunkkv"], options.keeps, options, layers)),
   ];
   const name = basename(modelPath(options.model));
   console.log(`${name}: ${examples.length} examples of ${options.benchmark}`);

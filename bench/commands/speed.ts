@@ -8,7 +8,7 @@ import { fileURLToPath } from "node:url";
 import type { Command } from "commander";
 import type { LlamaContext, LlamaContextOptions, LlamaModel } from "chunkkv/llama-cpp";
 import { decodeRates, TIMED_TOKENS } from "../engine/measure.ts";
-import { allCases, type Case, compressOptions } from "../evaluation/cases.ts";
+import { allCases, type Case, compressOptions, FULL, methodLabel } from "../evaluation/cases.ts";
 import {
   addModelOptions,
   comparedMethods,
@@ -31,10 +31,8 @@ interface SpeedOptions extends ModelOptions {
 }
 
 /** One line: snake_case, as in the JSON. */
-interface SpeedRow {
+interface SpeedRow extends Case {
   prompt_tokens: number;
-  method: string;
-  keep: number;
   kept_tokens: number;
   /** Keys and values in the cache. */
   kv_mib: number;
@@ -75,7 +73,7 @@ async function speed(options: SpeedOptions): Promise<void> {
         `model but found ${longest}`,
     );
   }
-  const cases = allCases(comparedMethods(options), options.keeps, options.reuse);
+  const cases = allCases(comparedMethods(options), options.keeps, options, options.reuse);
   using progress = new Progress(
     "measuring",
     options.promptTokens.length * (cases.length + 1),
@@ -124,8 +122,7 @@ async function measure(
   const [fullTps] = await decodeRates([context]);
   onRow({
     prompt_tokens: prompt.length,
-    method: "full",
-    keep: 1,
+    ...FULL,
     ...plain.size,
     prefill_s: plain.seconds,
     compress_ms: null,
@@ -145,8 +142,7 @@ async function measure(
     const [tps, nativeTps] = await decodeRates([context, native]);
     onRow({
       prompt_tokens: prompt.length,
-      method: one.method,
-      keep: one.keep,
+      ...one,
       ...size,
       prefill_s: seconds,
       compress_ms: report.selectMilliseconds + report.compactMilliseconds,
@@ -192,7 +188,7 @@ function table(rows: readonly SpeedRow[]): string {
   const right = { align: "right" } as const;
   return formatTable(rows, [
     { heading: "prompt", text: (row) => `${row.prompt_tokens}`, ...right },
-    { heading: "method", text: (row) => row.method },
+    { heading: "method", text: methodLabel },
     { heading: "keep", text: (row) => percent(row.keep), ...right },
     { heading: "tokens", text: (row) => `${row.kept_tokens}`, ...right },
     { heading: "KV MiB", text: (row) => decimals(row.kv_mib, 1), ...right },

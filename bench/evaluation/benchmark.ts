@@ -40,7 +40,7 @@ export async function runBenchmark(
     countTokens: (text: string) => model.tokenizer.tokenize(text).length,
     ...benchmark.loadOptions,
   });
-  const cases = allCases(comparedMethods(options), options.keeps, options.reuse);
+  const cases = allCases(comparedMethods(options), options.keeps, options, options.reuse);
   const name = basename(modelPath(options.model));
   console.log(`${name}, llama.cpp ${model.engine.version}: ${counted(examples)}`);
   if (options.data === undefined) {

@@ -12,41 +12,83 @@ export interface Case {
   readonly keep: number;
   /** Neighbouring layers that share a selection. */
   readonly reuse: number;
+  /** Tokens in a chunk, where several sizes are compared. */
+  readonly chunk_size?: number;
+  /** Observation window asked for, where several are compared. */
+  readonly window_size?: number;
 }
 
-/** Settings that all cases share. */
+/** Settings that are compared with each other where there are several. */
 export interface CaseSettings {
-  readonly chunkSize?: number;
-  /** Observation window wanted; short prompts get a smaller one. */
-  readonly window: number;
+  readonly chunkSize?: readonly number[];
+  /** Observation windows wanted; short prompts get smaller ones. */
+  readonly window: readonly number[];
 }
 
 /** The cache as it is: what all others are compared with. */
 export const FULL: Case = { method: "full", keep: 1, reuse: 1 };
 
+// What else a method is told: the others do not depend on it.
+const HAS_CHUNKS = new Set(["chunkkv"]);
+const HAS_WINDOW = new Set(["chunkkv", "snapkv", "pyramidkv"]);
+
 /**
- * Every method with every fraction.
+ * Every method with every fraction, chunk size and window that it depends on.
  *
  * @param methods Names; `full` is not one of them, as it is always there.
  * @param keeps Fractions.
+ * @param settings Cases name what has several values.
  * @param reuse Neighbouring layers that share a selection.
  */
-export function allCases(methods: readonly string[], keeps: readonly number[], reuse = 1): Case[] {
+export function allCases(
+  methods: readonly string[],
+  keeps: readonly number[],
+  settings: CaseSettings,
+  reuse = 1,
+): Case[] {
   return keeps.flatMap((keep) =>
-    methods.filter((method) => method !== "full").map((method) => ({ method, keep, reuse }))
+    methods.filter((method) => method !== "full").flatMap((method) => {
+      const sizes = HAS_CHUNKS.has(method) ? several(settings.chunkSize) : [undefined];
+      const windows = HAS_WINDOW.has(method) ? several(settings.window) : [undefined];
+      return sizes.flatMap((size) =>
+        windows.map((window) => ({
+          method,
+          keep,
+          reuse,
+          ...(size === undefined ? {} : { chunk_size: size }),
+          ...(window === undefined ? {} : { window_size: window }),
+        }))
+      );
+    })
   );
 }
 
+/** The values to compare; where there are none, one unnamed case. */
+function several(values: readonly number[] | undefined): readonly (number | undefined)[] {
+  return values && values.length > 1 ? values : [undefined];
+}
+
+/** The method's name with its settings that are not the same for all. */
+export function methodLabel(one: Omit<Case, "keep">): string {
+  const { method, reuse, chunk_size, window_size } = one;
+  return [
+    method,
+    ...(reuse > 1 ? [`N=${reuse}`] : []),
+    ...(chunk_size === undefined ? [] : [`c=${chunk_size}`]),
+    ...(window_size === undefined ? [] : [`w=${window_size}`]),
+  ].join(" ");
+}
+
 /** A case's name, unique among those that are compared. */
-export function caseKey({ method, keep, reuse }: Case): string {
-  return reuse === 1 ? `${method} ${keep}` : `${method} ${keep} reuse ${reuse}`;
+export function caseKey(one: Case): string {
+  return `${methodLabel(one)} ${one.keep}`;
 }
 
 /**
  * The settings of a compression.
  *
  * @param one The case.
- * @param settings What all cases share.
+ * @param settings For what the case does not name: the first of each.
  * @param tokens Tokens in the cache.
  * @returns Options for `LlamaContext.compress`. The window takes at most half of what is kept, so that
  * short prompts, too, keep something that was chosen.
@@ -57,11 +99,13 @@ export function compressOptions(
   tokens: number,
 ): CompressOptions & { window: number; budget: number } {
   const budget = Math.max(1, Math.floor(one.keep * tokens + 1e-9));
+  const window = one.window_size ?? settings.window[0]!;
+  const chunkSize = one.chunk_size ?? settings.chunkSize?.[0];
   return {
     method: one.method,
     budget,
-    window: Math.max(1, Math.min(settings.window, Math.floor(budget / 2))),
+    window: Math.max(1, Math.min(window, Math.floor(budget / 2))),
     reuse: one.reuse,
-    ...(settings.chunkSize === undefined ? {} : { chunkSize: settings.chunkSize }),
+    ...(chunkSize === undefined ? {} : { chunkSize }),
   };
 }

@@ -8,9 +8,10 @@ import { score } from "../metrics/score.ts";
 import type { Example } from "../tasks/example.ts";
 import { AnswerQueue, SEQUENCES } from "./answers.ts";
 import { type Case, type CaseSettings, compressOptions, FULL } from "./cases.ts";
-import { likeliest, type LogitRows, logLikelihood, ReferenceRows, rowCount } from "./likelihood.ts";
+import { type LogitRows, logLikelihood } from "./likelihood.ts";
 import type { EvaluationPrompt } from "./prompt.ts";
 import { PromptReader } from "./reader.ts";
+import { type Answered, completed, saysTheSame } from "./reference.ts";
 import { layerSimilarity } from "./similarity.ts";
 import type { ExampleRow } from "./rows.ts";
 
@@ -24,6 +25,8 @@ export interface EvaluationSettings extends CaseSettings {
   readonly klTokens: number;
   /** Most tokens of a reference answer that `nll` is the mean over. */
   readonly nllTokens: number;
+  /** Whether compressed caches are asked for answers; without, only `kl` and `nll` are measured. */
+  readonly answers: boolean;
   /** Whether rows hold what the model said. */
   readonly storesAnswers: boolean;
   /** Whether rows hold how alike layers choose. */
@@ -44,23 +47,6 @@ export interface EvaluationEvents {
   signal?: AbortSignal;
   /** Tokens of the prompt that have been computed. */
   onRead?: (tokens: number) => void;
-}
-
-/** The full cache's answer to an example. */
-interface Answered {
-  /** Its greedy continuation. */
-  readonly continuation: readonly number[];
-  /** Of them, those that are its answer. */
-  readonly answerLength: number;
-  readonly answerText: string;
-  readonly nllTokens: Int32Array<ArrayBuffer>;
-}
-
-/** What others are compared with. */
-interface Reference extends Answered {
-  /** What the full cache says is likeliest at each place of the answer, the place after its end included. */
-  readonly likeliest: readonly number[];
-  readonly distributions: ReferenceRows;
 }
 
 /** Owns the contexts that examples are evaluated in. */
@@ -138,7 +124,7 @@ export class Evaluator implements Disposable {
       const nll = await this.#nll(complete.nllTokens);
       const row = this.#row(turn, one, { ...size, kl, nll }, complete.answerText);
       rows.push(row);
-      if (saysTheSame(complete, logits, scores)) continue;
+      if (!this.#settings.answers || saysTheSame(complete, logits, scores)) continue;
       await this.#answers.add(this.#context, {
         maxTokens: example.maxTokens,
         stop: example.stop ?? [],
@@ -205,9 +191,9 @@ export class Evaluator implements Disposable {
   /** What the full cache answers, and how it would go on. */
   async #reference(turn: Turn): Promise<Answered> {
     const { maxTokens, stop = [], reference } = turn.example;
-    const { klTokens, nllTokens } = this.#settings;
+    const { klTokens, nllTokens, answers } = this.#settings;
     const { answer, continuation } = await this.#answers.answerNow(this.#context, {
-      maxTokens,
+      maxTokens: answers ? maxTokens : Math.min(maxTokens, klTokens),
       stop,
       leastTokens: klTokens,
     });
@@ -247,7 +233,7 @@ export class Evaluator implements Disposable {
       id: example.id,
       task: example.task,
       ...one,
-      score: 0,
+      score: null,
       nll: measured.nll,
       kl: measured.kl,
       prompt_tokens: tokens.length,
@@ -263,6 +249,7 @@ export class Evaluator implements Disposable {
   }
 
   #fill(row: ExampleRow, example: Example, answer: string): void {
+    if (!this.#settings.answers) return;
     row.score = score(example, answer);
     if (this.#settings.storesAnswers) row.answer = answer;
   }
@@ -294,28 +281,4 @@ function keptTokens(layers: readonly Pick<KeptLayer, "indices">[]): number {
 /** Tokens that there must be room for after a prompt. */
 export function roomAfter(example: Example, settings: EvaluationSettings): number {
   return Math.max(example.maxTokens, settings.klTokens + 1, settings.nllTokens) + 8;
-}
-
-/** Adds what the full cache says when it is asked as the others are: all tokens in one batch. */
-function completed(reference: Answered, logits: LogitRows, scores: LogitRows): Reference {
-  return {
-    ...reference,
-    likeliest: likeliestPath(logits, scores, reference.answerLength),
-    distributions: new ReferenceRows(scores),
-  };
-}
-
-function likeliestPath(logits: LogitRows, scores: LogitRows, answerLength: number): number[] {
-  const places = Math.min(answerLength, rowCount(scores));
-  return [likeliest(logits, 0), ...Array.from({ length: places }, (_, i) => likeliest(scores, i))];
-}
-
-/** Whether the full cache's whole answer, its end included, is what this cache would say, too. */
-function saysTheSame(reference: Reference, logits: LogitRows, scores: LogitRows): boolean {
-  if (reference.answerLength > rowCount(scores)) return false;
-  if (likeliest(logits, 0) !== reference.likeliest[0]) return false;
-  for (let i = 0; i + 1 < reference.likeliest.length; i++) {
-    if (likeliest(scores, i) !== reference.likeliest[i + 1]) return false;
-  }
-  return true;
 }

@@ -15,8 +15,8 @@ export interface ModelOptions {
   gpuLayers: number;
   methods?: string[];
   keeps: number[];
-  chunkSize?: number;
-  window: number;
+  chunkSize?: number[];
+  window: number[];
   reuse: number;
   json?: string;
   html?: string;
@@ -33,6 +33,7 @@ export interface EvaluationOptions extends ModelOptions {
   queryText?: string;
   klTokens: number;
   nllTokens: number;
+  answers: boolean;
   resume?: string;
 }
 
@@ -58,8 +59,17 @@ export function addModelOptions(command: Command): Command {
       list("--keeps", fraction("--keeps")),
       [0.3, 0.2, 0.1],
     )
-    .option("--chunk-size <N>", "tokens in a chunk (default: 10)", integer("--chunk-size", 1))
-    .option("--window <N>", "observation window, tokens", integer("--window", 1, 64), 32)
+    .option(
+      "--chunk-size <LIST>",
+      "tokens in a chunk (default: 10)",
+      list("--chunk-size", integer("--chunk-size", 1)),
+    )
+    .option(
+      "--window <LIST>",
+      "observation window, tokens",
+      list("--window", integer("--window", 1, 64)),
+      [32],
+    )
     .option("--reuse <N>", "layers that share one selection", integer("--reuse", 1), 1)
     .option("--quick", "few and short examples: shows that everything runs")
     .option("--json <FILE>", "write the rows as JSON too")
@@ -92,6 +102,7 @@ export function addEvaluationOptions(command: Command): Command {
       integer("--nll-tokens", 1, 512),
       64,
     )
+    .option("--no-answers", "nll and kl alone: compressed caches are not asked for answers")
     .option("--resume <FILE>", "keep rows in a journal; one that is there is continued");
 }
 

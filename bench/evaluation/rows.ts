@@ -13,8 +13,12 @@ export interface ExampleRow {
   keep: number;
   /** Neighbouring layers that share a selection. */
   reuse: number;
-  /** Of the answer by the task's metric, 0 (wrong) to 1 (right). */
-  score: number;
+  /** Tokens in a chunk, where several sizes were compared. */
+  chunk_size?: number;
+  /** Observation window asked for, where several were compared. */
+  window_size?: number;
+  /** Of the answer by the task's metric, 0 (wrong) to 1 (right); null where none was asked for. */
+  score: number | null;
   /** Mean negative log-likelihood of the reference answer's tokens, in nats; null without one. */
   nll: number | null;
   /** Mean KL(full || this) in nats over the full cache's own greedy continuation. */

@@ -140,7 +140,7 @@ function evaluationSettings(
   options: EvaluationOptions,
   extras: Partial<EvaluationSettings>,
 ): EvaluationSettings {
-  const { queryText, question, window, chunkSize, threads, klTokens, nllTokens } = options;
+  const { queryText, question, window, chunkSize, threads, klTokens, nllTokens, answers } = options;
   if (queryText !== undefined && question === "in") {
     throw new UsageError("Expected --query-text only with --question after");
   }
@@ -153,6 +153,7 @@ function evaluationSettings(
     window,
     klTokens,
     nllTokens,
+    answers,
     storesAnswers: true,
     ...extras,
     ...(queryText === undefined ? {} : { queryText }),
@@ -174,11 +175,17 @@ function journalSettings(
     model_bytes: model.info.sizeBytes,
     question: settings.question,
     query_text: settings.queryText ?? null,
-    window: settings.window,
-    chunk_size: settings.chunkSize ?? null,
+    // Where several are compared, cases name them.
+    window: single(settings.window),
+    chunk_size: single(settings.chunkSize),
     kl_tokens: settings.klTokens,
     nll_tokens: settings.nllTokens,
+    ...(settings.answers ? {} : { answers: false }),
   };
+}
+
+function single(values: readonly number[] | undefined): number | null {
+  return values?.length === 1 ? values[0]! : null;
 }
 
 function sum(values: readonly number[]): number {

@@ -12,7 +12,7 @@ export type MeanInterval = [mean: number, low: number, high: number];
 
 /** Differences to another method over the same examples. */
 export interface Comparison {
-  score: MeanInterval;
+  score: MeanInterval | null;
   nll: MeanInterval | null;
   kl: MeanInterval;
 }
@@ -28,10 +28,14 @@ export interface SummaryRow {
   method: string;
   keep: number;
   reuse: number;
+  /** Where several were compared. */
+  chunk_size?: number;
+  window_size?: number;
   /** Examples. */
   n: number;
-  score: number;
-  score_ci: [low: number, high: number];
+  /** Null where no answers were asked for. */
+  score: number | null;
+  score_ci: [low: number, high: number] | null;
   nll: number | null;
   kl: number;
   kl_ci: [low: number, high: number];
@@ -41,7 +45,10 @@ export interface SummaryRow {
   compress_ms: number;
   /** This less the full cache; null for the full cache itself. */
   vs_full: Comparison | null;
-  /** This less ChunkKV at the same fraction; null for ChunkKV itself, or where it was not run. */
+  /**
+   * This less ChunkKV at the same fraction, of several the first; null for that itself, or where it
+   * was not run.
+   */
   vs_chunkkv: Comparison | null;
 }
 
@@ -83,19 +90,23 @@ function summaryRow(
   rows: readonly ExampleRow[],
   cases: ReadonlyMap<string, readonly ExampleRow[]>,
 ): SummaryRow {
-  const { method, keep, reuse } = rows[0]!;
-  const score = estimate(rows, (row) => row.score)!;
+  const { method, keep, reuse, chunk_size, window_size } = rows[0]!;
+  const score = estimate(rows, (row) => row.score);
   const kl = estimate(rows, (row) => row.kl)!;
   const full = cases.get(caseKey({ method: "full", keep: 1, reuse: 1 }));
-  const chunkkv = cases.get(caseKey({ method: "chunkkv", keep, reuse: 1 }));
+  const chunkkv = [...cases.values()].find(([first]) =>
+    first!.method === "chunkkv" && first!.keep === keep && first!.reuse === 1
+  );
   return {
     ...group,
     method,
     keep,
     reuse,
+    ...(chunk_size === undefined ? {} : { chunk_size }),
+    ...(window_size === undefined ? {} : { window_size }),
     n: rows.length,
-    score: score[0],
-    score_ci: [score[1], score[2]],
+    score: score?.[0] ?? null,
+    score_ci: score && [score[1], score[2]],
     nll: estimate(rows, (row) => row.nll)?.[0] ?? null,
     kl: kl[0],
     kl_ci: [kl[1], kl[2]],
@@ -119,7 +130,7 @@ function compare(rows: readonly ExampleRow[], others: readonly ExampleRow[]): Co
       return own === null || others === null ? null : own - others;
     }, ([row]) => row.task);
   return {
-    score: difference((row) => row.score)!,
+    score: difference((row) => row.score),
     nll: difference((row) => row.nll),
     kl: difference((row) => row.kl)!,
   };

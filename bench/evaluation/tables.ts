@@ -4,18 +4,14 @@
  * @module
  */
 import { type Column, decimals, formatTable } from "../report/table.ts";
+import { methodLabel } from "./cases.ts";
 import type { MeanInterval, SummaryRow } from "./summary.ts";
 
 const RIGHT = { align: "right" } as const;
 
-/** A fraction in percent, such as 10%. */
-export function percent(value: number): string {
-  return `${Number((100 * value).toFixed(1))}%`;
-}
-
-/** The method's name with its settings that are not the same for all. */
-export function methodLabel({ method, reuse }: { method: string; reuse: number }): string {
-  return reuse > 1 ? `${method} N=${reuse}` : method;
+/** A fraction in percent, such as 10%; a dash where there is none. */
+export function percent(value: number | null): string {
+  return value === null ? "-" : `${Number((100 * value).toFixed(1))}%`;
 }
 
 const CASE: Column<SummaryRow>[] = [
@@ -36,24 +32,24 @@ export function methodTable(rows: readonly SummaryRow[], score: string): string 
     { heading: "tokens", text: (row) => row.kept_tokens.toFixed(0), ...RIGHT },
     {
       heading: score,
-      text: (row) => interval([row.score, ...row.score_ci], 100, 1),
+      text: ({ score, score_ci: ci }) => interval(score === null ? null : [score, ...ci!], 100, 1),
       ...RIGHT,
     },
     {
       heading: "less full",
-      text: ({ vs_full: other }) => other ? interval(other.score, 100, 1) : "-",
+      text: ({ vs_full: other }) => interval(other?.score, 100, 1),
       ...RIGHT,
     },
     {
       heading: "less chunkkv",
-      text: ({ vs_chunkkv: other }) => other ? interval(other.score, 100, 1) : "-",
+      text: ({ vs_chunkkv: other }) => interval(other?.score, 100, 1),
       ...RIGHT,
     },
     { heading: "nll", text: (row) => decimals(row.nll, 3), ...RIGHT },
     { heading: "kl", text: (row) => interval([row.kl, ...row.kl_ci], 1, 3), ...RIGHT },
     {
       heading: "kl less chunkkv",
-      text: ({ vs_chunkkv: other }) => other ? interval(other.kl, 1, 3) : "-",
+      text: ({ vs_chunkkv: other }) => interval(other?.kl, 1, 3),
       ...RIGHT,
     },
     { heading: "compress ms", text: (row) => decimals(row.compress_ms, 1), ...RIGHT },
@@ -94,8 +90,13 @@ export const LEGEND = `[low, high]: 95 % bootstrap interval. less full, less chu
 nll: of the reference answer's tokens; kl: KL(full || this) over the full cache's greedy ` +
   `continuation, both in nats a token.`;
 
-/** A mean with its interval: `61.5 [50.0, 72.1]`. */
-function interval([mean, low, high]: MeanInterval, scale: number, digits: number): string {
-  const text = (value: number) => (value * scale).toFixed(digits);
-  return `${text(mean)} [${text(low)}, ${text(high)}]`;
+/** A mean with its interval: `61.5 [50.0, 72.1]`; a dash where there is none. */
+function interval(
+  estimate: MeanInterval | null | undefined,
+  scale: number,
+  digits: number,
+): string {
+  if (!estimate) return "-";
+  const [mean, low, high] = estimate.map((value) => (value * scale).toFixed(digits));
+  return `${mean} [${low}, ${high}]`;
 }

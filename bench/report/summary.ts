@@ -10,6 +10,7 @@ import {
   groupedInterval,
   meanInterval,
 } from "../metrics/statistics.ts";
+import { methodLabel } from "../evaluation/cases.ts";
 
 /** A row of an evaluation's JSON: one example, or with `n` above 1 the mean of several. */
 export interface EvaluationRow {
@@ -18,6 +19,9 @@ export interface EvaluationRow {
   keep: number;
   /** Layers that share a selection. @default {1} */
   reuse?: number | null;
+  /** Where several were compared. */
+  chunk_size?: number;
+  window_size?: number;
   /** Pairs the row with the full cache's. */
   id?: string;
   /** What scores are averaged over. */
@@ -74,8 +78,8 @@ export function isEvaluation(rows: readonly unknown[]): rows is EvaluationRow[] 
 }
 
 /** The name of a row's method in plots and tables. */
-export function methodName({ method, reuse }: EvaluationRow): string {
-  return reuse && reuse > 1 ? `${method}, reuse ${reuse}` : method;
+export function methodName({ reuse, ...row }: EvaluationRow): string {
+  return methodLabel({ ...row, reuse: reuse ?? 1 });
 }
 
 /** The row's score as a number; undefined where it has none. */

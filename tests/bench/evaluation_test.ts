@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { methodLabel } from "../../bench/evaluation/cases.ts";
 import type { ExampleRow } from "../../bench/evaluation/rows.ts";
 import type { SummaryRow } from "../../bench/evaluation/summary.ts";
 import type { Results } from "../../bench/report/results.ts";
@@ -101,6 +102,43 @@ Deno.test("compressed before the question, a keep of 1 is the full cache, a quer
     }
   }));
 
+Deno.test("chunk sizes and windows are compared where a method has them, as alone; without answers", () =>
+  withFolder(async (folder) => {
+    const run = (...more: string[]) =>
+      evaluated([
+        ...NEEDLE,
+        ...["--limit", "1", "--methods", "streaming_llm,snapkv,chunkkv", "--keeps", "0.3"],
+        ...["--no-answers", ...more],
+      ], folder);
+    const { rows, summary, stdout } = await run("--chunk-size", "5,20", "--window", "8,16");
+    const names = [
+      "full",
+      "streaming_llm",
+      "snapkv w=8",
+      "snapkv w=16",
+      "chunkkv c=5 w=8",
+      "chunkkv c=5 w=16",
+      "chunkkv c=20 w=8",
+      "chunkkv c=20 w=16",
+    ];
+    assertEquals(rows.map(methodLabel), names);
+    assertEquals(summary.filter(({ length }) => length === null).map(methodLabel), names);
+    for (const name of names) assertStringIncludes(stdout, name);
+    assertEquals(rows.map(({ window }) => window), [0, 16, 8, 16, 8, 16, 8, 16].with(1, 8));
+    for (const row of rows) assertEquals([row.score, row.answer], [null, undefined]);
+    for (const { score, score_ci, vs_full } of summary) {
+      assertEquals([score, score_ci, vs_full?.score ?? null], [null, null, null]);
+    }
+    const alone = await run("--chunk-size", "20", "--window", "16");
+    assertEquals(alone.rows.map(methodLabel), ["full", "streaming_llm", "snapkv", "chunkkv"]);
+    const measured = ({ kl, nll, kept_tokens }: ExampleRow) => ({ kl, nll, kept_tokens });
+    assertEquals(
+      alone.rows.map(measured),
+      [rows[0]!, rows[1]!, rows[3]!, rows[7]!].map(measured),
+    );
+    assert(measured(rows[4]!).kl !== measured(rows[6]!).kl, "chunks of 5 are not chunks of 20");
+  }));
+
 Deno.test("a run that was killed goes on where it was, and others' journals are refused", () =>
   withFolder(async (folder) => {
     const journal = `${folder}/journal.jsonl`;
@@ -154,8 +192,8 @@ Deno.test("longbench averages over tasks, and says what it leaves out", () =>
     const tasks = new Set(rows.map(({ task }) => task));
     assertEquals(rows.length, 2 * tasks.size);
     const found = summary.find(({ task, method }) => task === null && method === "chunkkv");
-    const scores = rows.filter(({ method }) => method === "chunkkv").map(({ score }) => score);
-    assertEquals(found!.score.toFixed(9), mean(scores).toFixed(9));
+    const scores = rows.filter(({ method }) => method === "chunkkv").map(({ score }) => score!);
+    assertEquals(found!.score!.toFixed(9), mean(scores).toFixed(9));
     assert(Object.keys(left_out).length > 0, "some examples are longer than 450 tokens");
     assertStringIncludes(stdout, "Left out, being longer than the context");
   }));

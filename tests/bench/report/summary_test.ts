@@ -60,7 +60,7 @@ Deno.test("summarize() keeps methods that share layers apart, and misses nothing
     { ...row, exact: true, nll: 1 },
     { ...row, exact: false, reuse: 2, nll: null },
   ]);
-  assertEquals(lines.map(({ method }) => method), ["chunkkv", "chunkkv, reuse 2"]);
+  assertEquals(lines.map(({ method }) => method), ["chunkkv", "chunkkv N=2"]);
   assertEquals(lines.map(({ score }) => score?.mean), [1, 0]);
   assertEquals(lines.map(({ nll }) => nll?.mean), [1, undefined]);
 });
@@ -80,10 +80,15 @@ Deno.test("commandLine() can be pasted into a shell", () => {
     json: undefined,
     html: null,
     verbose: false,
+    answers: true,
   };
   assertEquals(
     commandLine(results("gsm8k", null, args, [])),
     `deno task chunkkv gsm8k --max-tokens 64 --keeps 0.1,0.3 --data 'it'\\''s here' --compress-before`,
+  );
+  assertEquals(
+    commandLine(results("gsm8k", null, { answers: false }, [])),
+    "deno task chunkkv gsm8k --no-answers",
   );
 });
 
