@@ -124,6 +124,11 @@ export class Server {
     return Number(decoder.decode(stdout)) / 1024;
   }
 
+  /** Files, sockets and pipes that it has open; Linux. */
+  openFiles(): number {
+    return [...Deno.readDirSync(`/proc/${this.pid}/fd`)].length;
+  }
+
   /** What the preloaded library has done. */
   stats(): StatsLine[] {
     try {

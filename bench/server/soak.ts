@@ -1,14 +1,15 @@
 /**
- * A thousand mixed requests against llama-server with the preloaded library: new chats, next turns,
- * edited turns, cancelled requests, four at a time. Then the same chats, one request at a time, to
- * the stock server and to one with `keep` 1: every answer must be the same.
+ * Mixed requests against llama-server with the preloaded library, a thousand or for some minutes:
+ * new chats, next turns, edited turns, cancelled requests, four at a time. Then the same chats, one
+ * request at a time, to the stock server and to one with `keep` 1: every answer must be the same.
  *
  *     deno run --allow-read --allow-write --allow-env --allow-run --allow-net=127.0.0.1 \
- *       bench/server/soak.ts --requests 1000 --same 100
+ *       bench/server/soak.ts --minutes 30 --same 100
  *
  * @module
  */
 import { Command } from "commander";
+import { quantile } from "simple-statistics";
 import { integer } from "../usage.ts";
 import { type Completion, type Message, Server, storyText } from "./server.ts";
 
@@ -74,39 +75,91 @@ class User {
   }
 }
 
-/** Counts and memory of a soak. */
+/** How long requests took that were served, in milliseconds. */
+export interface Latency {
+  requests: number;
+  p50: number;
+  p95: number;
+  p99: number;
+}
+
+/** Counts, memory and times of a soak. */
 export interface SoakReport {
   requests: number;
+  seconds: number;
   outcomes: Record<string, number>;
   compactions: number;
   skipped: number;
-  /** MiB in RAM after each twentieth of the requests. */
+  /** MiB of the server in RAM after each twentieth. */
   rss: number[];
+  /** Its open files at the same moments. */
+  files: number[];
+  /** Of the first and the last fifth of the requests. */
+  latency: { start: Latency; end: Latency };
 }
 
-/** Sends `requests` mixed requests, four at a time; throws at the first that fails. */
-export async function soak(requests: number): Promise<SoakReport> {
+/** When a soak ends: after so many requests, or after so many minutes. */
+export type SoakLength = { requests: number } | { minutes: number };
+
+/**
+ * Sends mixed requests, four at a time; throws at the first that fails.
+ *
+ * @param length When to end.
+ * @param options `threads`: of the server; `pause`: most milliseconds between a user's requests.
+ */
+export async function soak(
+  length: SoakLength,
+  { threads = 2, pause = 0 }: { threads?: number; pause?: number } = {},
+): Promise<SoakReport> {
   await using server = await Server.start({
     preload: { keep: 0.3, minTokens: 96 },
     args: ARGS,
-    threads: 2,
+    threads,
   });
   const outcomes: Record<string, number> = {};
-  const rss: number[] = [];
+  const [rss, files, times]: [number[], number[], number[]] = [[], [], []];
+  const start = performance.now();
+  const seconds = () => (performance.now() - start) / 1000;
   let done = 0;
+  const progress = () =>
+    "requests" in length ? done / length.requests : seconds() / 60 / length.minutes;
   const work = async (seed: number) => {
     const user = new User(server, seed);
-    while (done < requests) {
+    const random = randomNumbers(seed + 1000);
+    while (progress() < 1) {
       done++;
-      const { outcome } = await user.step(true);
+      const begin = performance.now();
+      const { outcome, answer } = await user.step(true);
+      if (answer) times.push(performance.now() - begin);
       outcomes[outcome] = (outcomes[outcome] ?? 0) + 1;
-      if (done % Math.ceil(requests / 20) === 0) rss.push(Math.round(await server.rssMib()));
+      if (Math.floor(20 * progress()) > rss.length) {
+        // Claimed before the wait, or several users would measure the same twentieth.
+        const at = rss.push(0) - 1;
+        files[at] = server.openFiles();
+        rss[at] = Math.round(await server.rssMib());
+      }
+      await new Promise((resume) => setTimeout(resume, pause * random()));
     }
   };
   await Promise.all(Array.from({ length: PARALLEL }, (_, i) => work(i + 1)));
   const stats = server.stats();
   const compactions = stats.filter(({ event }) => event === "compacted").length;
-  return { requests: done, outcomes, compactions, skipped: stats.length - compactions, rss };
+  const fifth = Math.ceil(times.length / 5);
+  return {
+    requests: done,
+    seconds: Math.round(seconds()),
+    outcomes,
+    compactions,
+    skipped: stats.length - compactions,
+    rss,
+    files,
+    latency: { start: latency(times.slice(0, fifth)), end: latency(times.slice(-fifth)) },
+  };
+}
+
+function latency(times: number[]): Latency {
+  const [p50, p95, p99] = quantile(times, [0.5, 0.95, 0.99]).map(Math.round);
+  return { requests: times.length, p50: p50!, p95: p95!, p99: p99! };
 }
 
 /** Answers of the stock server and of one with `keep` 1 to the same requests: how many differ. */
@@ -128,12 +181,18 @@ export async function countDifferences(requests: number): Promise<number> {
 if (import.meta.main) {
   const options = new Command("soak")
     .option("--requests <N>", "mixed requests", integer("--requests", 1), 1000)
+    .option("--minutes <N>", "mixed requests for so long instead", integer("--minutes", 1))
+    .option("--pause <MS>", "at most, between a user's requests", integer("--pause", 0), 0)
+    .option("--threads <N>", "of the server", integer("--threads", 1), 2)
     .option("--same <N>", "requests to compare with stock", integer("--same", 0), 100)
     .parse(Deno.args, { from: "user" })
-    .opts<{ requests: number; same: number }>();
-  const start = performance.now();
-  console.log(JSON.stringify(await soak(options.requests)));
-  console.log(`${((performance.now() - start) / 1000).toFixed(0)} s, no request failed`);
+    .opts<
+      { requests: number; minutes?: number; pause: number; threads: number; same: number }
+    >();
+  const { requests, minutes, pause, threads } = options;
+  const length = minutes === undefined ? { requests } : { minutes };
+  console.log(JSON.stringify(await soak(length, { threads, pause })));
+  console.log("No request failed");
   const different = await countDifferences(options.same);
   console.log(`keep 1 against stock: ${different} of ${options.same} answers differ`);
   Deno.exit(different === 0 ? 0 : 1);
