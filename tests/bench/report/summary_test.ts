@@ -1,8 +1,16 @@
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
+import type { ExampleRow } from "../../../bench/evaluation/rows.ts";
+import { EVERYTHING, summarize as summarizeExamples } from "../../../bench/evaluation/summary.ts";
+import { seededRandom } from "../../../bench/random.ts";
 import { commandLine } from "../../../bench/report/command_line.ts";
 import { renderHtml } from "../../../bench/report/html.ts";
 import { results } from "../../../bench/report/results.ts";
-import { type EvaluationRow, isEvaluation, summarize } from "../../../bench/report/summary.ts";
+import {
+  type Estimate,
+  type EvaluationRow,
+  isEvaluation,
+  summarize,
+} from "../../../bench/report/summary.ts";
 
 /** Rows of a method with these scores, the first of example 0. */
 function scored(method: string, keep: number, task: string, scores: number[]): EvaluationRow[] {
@@ -63,6 +71,47 @@ Deno.test("summarize() keeps methods that share layers apart, and misses nothing
   assertEquals(lines.map(({ method }) => method), ["chunkkv", "chunkkv N=2"]);
   assertEquals(lines.map(({ score }) => score?.mean), [1, 0]);
   assertEquals(lines.map(({ nll }) => nll?.mean), [1, undefined]);
+});
+
+Deno.test("the page's figures are those of the table and the JSON", () => {
+  const random = seededRandom(5, "summaries");
+  const rows: ExampleRow[] = ["a", "b", "c"].flatMap((task, t) =>
+    Array.from({ length: 3 + t }, (_, i) => `${i}`).flatMap((id) =>
+      [["full", 1], ["chunkkv", 0.1], ["snapkv", 0.1]].map(([method, keep]) => ({
+        ...{ task, id, method: method as string, keep: keep as number, reuse: 1 },
+        ...{
+          score: random(),
+          nll: t === 1 ? null : random(),
+          kl: method === "full" ? 0 : random(),
+        },
+        ...{ prompt_tokens: 100, kept_tokens: 10, window: 5, compress_ms: 1 },
+      }))
+    )
+  );
+  const pages = summarize(rows);
+  const tables = summarizeExamples(
+    rows,
+    ({ task }) => [EVERYTHING, { ...EVERYTHING, task }],
+  );
+  const ends = (estimate: Estimate | undefined) =>
+    estimate ? [estimate.mean, estimate.low, estimate.high] : null;
+  const ofPages = pages.map((line) => ({
+    ...{ task: line.task ?? null, method: line.method, keep: line.keep, n: line.n },
+    ...{ score: ends(line.score), kl: ends(line.kl), nll: line.nll?.mean ?? null },
+    less_full: ends(line.difference),
+  }));
+  // Where a task has no reference answers the page tells no mean over all tasks.
+  const ofTables = tables.map((row) => ({
+    ...{ task: row.task, method: row.method, keep: row.keep, n: row.n },
+    ...{ score: [row.score!, ...row.score_ci!], kl: [row.kl, ...row.kl_ci] },
+    nll: row.task === null ? null : row.nll,
+    less_full: row.vs_full?.score ?? null,
+  }));
+  assertEquals(ofPages.length, 12);
+  for (const line of ofPages) {
+    const { task, method } = line;
+    assertEquals(line, ofTables.find((row) => row.task === task && row.method === method));
+  }
 });
 
 Deno.test("isEvaluation() tells evaluations from other results", () => {
