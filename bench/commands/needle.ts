@@ -9,12 +9,13 @@ import { addEvaluationOptions, type EvaluationOptions } from "../evaluation/opti
 import type { ExampleRow } from "../evaluation/rows.ts";
 import { EVERYTHING, type Group, type SummaryRow } from "../evaluation/summary.ts";
 import { groupTable, LEGEND, methodTable, percent } from "../evaluation/tables.ts";
-import { load } from "../tasks/needle.ts";
+import { DEFAULT_DIGITS, load } from "../tasks/needle.ts";
 import { fraction, integer, list } from "../usage.ts";
 
 interface NeedleOptions extends EvaluationOptions {
   lengths?: number[];
   depths?: number[];
+  digits: number;
 }
 
 /** Adds the command. */
@@ -31,14 +32,20 @@ export function addNeedle(program: Command): void {
         "--depths <LIST>",
         "where the fact stands, 0 to 1 (default: 0, 0.25, 0.5, 0.75, 1)",
         list("--depths", fraction("--depths", 0)),
+      )
+      .option(
+        "--digits <N>",
+        "of the number to be found: small models have a token for each",
+        integer("--digits", 1, 15),
+        DEFAULT_DIGITS,
       ),
   ).action(async (given: NeedleOptions) => {
     const options = given.quick ? { limit: 3, lengths: [400], ...given } : given;
-    const { lengths, depths } = options;
+    const { lengths, depths, digits } = options;
     await runBenchmark({
       command: "needle",
       load,
-      loadOptions: { ...(lengths ? { lengths } : {}), ...(depths ? { depths } : {}) },
+      loadOptions: { digits, ...(lengths ? { lengths } : {}), ...(depths ? { depths } : {}) },
       groups,
       print,
     }, options);

@@ -75,6 +75,8 @@ export interface LoadOptions {
   lengths?: number[];
   /** Needle: depths from 0 to 1. */
   depths?: number[];
+  /** Needle: digits of the number to be found. */
+  digits?: number;
   /** Needle: counts tokens as the model does. */
   countTokens?: (text: string) => number;
 }

@@ -18,7 +18,11 @@ export const DEFAULT_DEPTHS: readonly number[] = [0, 0.25, 0.5, 0.75, 1];
 /** Needles of each length where no limit is given: five at each of five depths. */
 export const DEFAULT_NEEDLES = 25;
 
-const MAX_TOKENS = 16;
+/** Digits of a number where no other count is asked for, as in RULER (arXiv 2404.06654). */
+export const DEFAULT_DIGITS = 7;
+
+// Of an answer beside its digits, of which each may be a token.
+const MORE_TOKENS = 9;
 // deno-fmt-ignore
 const CITIES = [
   "Accra", "Athens", "Bergen", "Bogota", "Cairo", "Cardiff", "Chennai", "Dakar", "Darwin", "Denver",
@@ -36,6 +40,7 @@ const CITIES = [
 export async function load(dir: string | undefined, options: LoadOptions): Promise<Example[]> {
   chosenTasks(["needle"], options.tasks);
   const { lengths = DEFAULT_LENGTHS, depths = DEFAULT_DEPTHS, limit = DEFAULT_NEEDLES } = options;
+  const { digits = DEFAULT_DIGITS } = options;
   if (lengths.length === 0 || depths.length === 0) {
     throw new UsageError("Expected at least one length and one depth but found none");
   }
@@ -49,7 +54,7 @@ export async function load(dir: string | undefined, options: LoadOptions): Promi
       const round = Math.floor(i / depths.length);
       return hide(
         haystack,
-        { length, depth: depths[i % depths.length]!, index: i, round },
+        { length, depth: depths[i % depths.length]!, index: i, round, digits },
         options.seed,
       );
     })
@@ -62,13 +67,14 @@ interface Place {
   index: number;
   /** Those of one round, a needle at each depth, are hidden in the same text: its start is read once. */
   round: number;
+  digits: number;
 }
 
 function hide(haystack: Haystack, place: Place, seed: number): Example {
-  const { length, depth, index, round } = place;
+  const { length, depth, index, round, digits } = place;
   const random = seededRandom(seed, "needle", length, depth, index);
   const city = CITIES[randomIndex(random, CITIES.length)]!;
-  const number = String(1_000_000 + randomIndex(random, 9_000_000));
+  const number = String(10 ** (digits - 1) + randomIndex(random, 9 * 10 ** (digits - 1)));
   const needle = `The special magic number for ${city} is: ${number}.`;
   return {
     id: `${length}-${depth}-${index}`,
@@ -82,7 +88,7 @@ function hide(haystack: Haystack, place: Place, seed: number): Example {
     chat: true,
     answers: [number],
     reference: ` ${number}.`,
-    maxTokens: MAX_TOKENS,
+    maxTokens: digits + MORE_TOKENS,
     metric: "needle",
     length,
     depth,

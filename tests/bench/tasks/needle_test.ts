@@ -55,6 +55,19 @@ Deno.test("25 needles a length are spread over the depths, none like another", a
   assertEquals(new Set(examples.map(({ context }) => context)).size, 25);
 });
 
+Deno.test("numbers have as many digits as asked for, seven else", async () => {
+  for (const digits of [1, 4, 15, undefined]) {
+    const examples = await load(undefined, {
+      ...{ seed: 7, lengths: [200], limit: 9 },
+      ...(digits ? { digits } : {}),
+    });
+    for (const { answers: [number], context, maxTokens } of examples) {
+      assert(new RegExp(`^[1-9]\\d{${(digits ?? 7) - 1}}$`).test(number!), number);
+      assert(context.includes(` is: ${number}.`) && maxTokens > (digits ?? 7));
+    }
+  }
+});
+
 Deno.test("another length or a higher limit leaves the other needles as they were", async () => {
   const few = await load(undefined, { seed: 6, lengths: [600], limit: 3 });
   const many = await load(undefined, { seed: 6, lengths: [400, 600], limit: 7 });
