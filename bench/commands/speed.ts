@@ -7,7 +7,7 @@ import { basename } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Command } from "commander";
 import type { LlamaContext, LlamaContextOptions, LlamaModel } from "chunkkv/llama-cpp";
-import { decodeRates, TIMED_TOKENS } from "../engine/measure.ts";
+import { type CaseSpeed, decodeRates, TIMED_TOKENS } from "../engine/measure.ts";
 import { allCases, type Case, compressOptions, FULL, methodLabel } from "../evaluation/cases.ts";
 import {
   addModelOptions,
@@ -31,19 +31,8 @@ interface SpeedOptions extends ModelOptions {
 }
 
 /** One line: snake_case, as in the JSON. */
-interface SpeedRow extends Case {
+interface SpeedRow extends Case, CaseSpeed {
   prompt_tokens: number;
-  kept_tokens: number;
-  /** Keys and values in the cache. */
-  kv_mib: number;
-  /** Of the prompt; h2o reads it while it adds up attention. */
-  prefill_s: number;
-  /** Scores, selection and moving rows; null for the full cache. */
-  compress_ms: number | null;
-  select_ms: number | null;
-  decode_tps: number;
-  /** Decoding in a context of the same length that was never compressed, in alternating turns. */
-  native_tps: number | null;
 }
 
 /** Adds the command. */

@@ -4,26 +4,21 @@
  * @module
  */
 import type { LlamaContext, LlamaModel } from "chunkkv/llama-cpp";
-import { decodeRates, greedy, meanDivergence, teacherForced, TIMED_TOKENS } from "./measure.ts";
+import {
+  type CaseSpeed,
+  decodeRates,
+  greedy,
+  meanDivergence,
+  teacherForced,
+  TIMED_TOKENS,
+} from "./measure.ts";
 
 /** One line of the demo: snake_case, as in the JSON. */
-export interface DemoRow {
+export interface DemoRow extends CaseSpeed {
   /** How tokens were chosen. */
   method: string;
   /** Fraction of the prompt's tokens kept. */
   keep: number;
-  kept_tokens: number;
-  /** Keys and values of those tokens. */
-  kv_mib: number;
-  /** Of the prompt, the same for all rows. */
-  prefill_s: number;
-  /** Scores, selection and moving rows; null for the full cache. */
-  compress_ms: number | null;
-  /** Of the compression: scores and selection. */
-  select_ms: number | null;
-  decode_tps: number;
-  /** Decoding in a context of the same length that was never compressed; null: not measured. */
-  native_tps: number | null;
   /** Mean KL(full || this) in nats over the full cache's own greedy continuation. */
   kl: number | null;
   /** Tokens that `kl` is the mean over. */

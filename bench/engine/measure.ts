@@ -6,6 +6,25 @@
 import type { LlamaContext } from "chunkkv/llama-cpp";
 import { klDivergence, logSoftmax } from "../metrics/divergence.ts";
 
+/** Size and times of one way to compress: snake_case, as in the JSON. */
+export interface CaseSpeed {
+  kept_tokens: number;
+  /** Keys and values in the cache. */
+  kv_mib: number;
+  /** Of the prompt; h2o reads it while it adds up attention. */
+  prefill_s: number;
+  /** Scores, selection and moving rows; null for the full cache. */
+  compress_ms: number | null;
+  /** Of the compression: scores and selection. */
+  select_ms: number | null;
+  decode_tps: number;
+  /**
+   * Decoding in a context of the same length that was never compressed, in alternating turns; null:
+   * not measured.
+   */
+  native_tps: number | null;
+}
+
 /**
  * Greedy text from where the sequence ends.
  *

@@ -17,6 +17,7 @@ import { packParams } from "../../ffi/params.ts";
 import { unwrap } from "../../ffi/status.ts";
 import { LAYER, packStructs } from "../../ffi/structs.ts";
 import { DeviceWorkload, measureCopy, TOGETHER } from "./device_workload.ts";
+import type { StageRow } from "./measure.ts";
 import { cacheBytes, type Case } from "./workload.ts";
 
 /** How long measurements are. */
@@ -56,23 +57,9 @@ export interface DeviceTimes {
   kept: number;
 }
 
-/** One stage of one case. */
-export interface DeviceRow extends DeviceTiming {
-  shape: string;
-  n: number;
-  batch: number;
-  dtype: string;
-  layout: string;
+/** One stage of one case on a GPU. */
+export interface DeviceRow extends StageRow, DeviceTiming {
   stage: "score" | "score chunks" | "select" | "compact" | "sum" | "all layers";
-  /** Bytes that must move: keys read once, scores read once, kept rows read and written. */
-  bytes: number;
-  /** GFLOP of the queries' products with the keys, counted once. */
-  gflop: number | null;
-  gb_s: number;
-  gflop_s: number | null;
-  limit_ms: number;
-  /** Limit time / our time. */
-  of_limit: number;
 }
 
 /** The GPU's limit: GB/s of copying its memory, read and written together. */

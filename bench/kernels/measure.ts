@@ -29,16 +29,13 @@ export interface Times {
   kept: number;
 }
 
-/** One stage of one case. */
-export interface KernelRow extends Timing {
+/** One stage of one case, on any device. */
+export interface StageRow {
   shape: string;
   n: number;
   batch: number;
   dtype: string;
   layout: string;
-  threads: number;
-  isa: string;
-  stage: "score" | "select" | "compact" | "sum";
   /** Bytes that must move: keys read once, scores read once, kept rows read and written. */
   bytes: number;
   /** GFLOP of the queries' products with the keys, counted once. */
@@ -48,6 +45,13 @@ export interface KernelRow extends Timing {
   limit_ms: number;
   /** Limit time / our time. */
   of_limit: number;
+}
+
+/** One stage of one case on the CPU. */
+export interface KernelRow extends StageRow, Timing {
+  threads: number;
+  isa: string;
+  stage: "score" | "select" | "compact" | "sum";
   /** Time of the plainest copy of the very same rows / our time; null where nothing is copied. */
   of_runs: number | null;
 }

@@ -13,6 +13,7 @@ import {
   queryView,
   rowBytes,
 } from "chunkkv";
+import { seededRandom } from "../random.ts";
 
 /** Attention shapes of real models, one layer. */
 export const SHAPES = {
@@ -112,7 +113,7 @@ function randomQueries({ dtype, batch, heads, window, headDim }: Case): QueryVie
 
 /** Numbers from -1 to 1. */
 export function randomNumbers(count: number, seed = 1): Float32Array<ArrayBuffer> {
-  const next = random(seed);
+  const next = seededRandom(seed);
   return Float32Array.from({ length: count }, () => next() * 2 - 1);
 }
 
@@ -131,7 +132,7 @@ export function randomRows(bytes: number, dtype: Dtype, headDim: number): Uint8A
   const row = rowBytes(dtype, headDim);
   const pattern = memory.subarray(0, Math.min(bytes, Math.ceil(4 * 2 ** 20 / row) * row));
   const words = new Uint32Array(Math.ceil(pattern.length / 4));
-  const next = random(2);
+  const next = seededRandom(2);
   if (dtype === "f32") {
     const floats = new Float32Array(words.buffer);
     for (let i = 0; i < floats.length; i++) floats[i] = next() * 2 - 1;
@@ -170,20 +171,9 @@ function everyScale(bytes: Uint8Array, block: number): void {
 }
 
 function shuffle(table: Int32Array): void {
-  const next = random(3);
+  const next = seededRandom(3);
   for (let i = table.length - 1; i > 0; i--) {
     const j = Math.floor(next() * (i + 1));
     [table[i], table[j]] = [table[j]!, table[i]!];
   }
-}
-
-/** A generator of numbers in `[0, 1)` (mulberry32), the same in every run. */
-function random(seed: number): () => number {
-  let state = seed | 0;
-  return () => {
-    state = state + 0x6d2b79f5 | 0;
-    let t = Math.imul(state ^ state >>> 15, 1 | state);
-    t = t + Math.imul(t ^ t >>> 7, 61 | t) ^ t;
-    return ((t ^ t >>> 14) >>> 0) / 2 ** 32;
-  };
 }

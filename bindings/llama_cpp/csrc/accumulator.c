@@ -5,6 +5,7 @@
 
 #include "attention_node.h"
 #include "cells.h"
+#include "grow.h"
 
 #define F16_MINUS_INFINITY 0xFC00u
 
@@ -31,15 +32,6 @@ void ckvl_accumulator_begin(ckvl_accumulator *a) {
 
 bool ckvl_accumulator_wants(const ckvl_accumulator *a, const struct ggml_tensor *node) {
   return a->is_on && !a->status && node->op == a->api->flash_attention;
-}
-
-static void *grow(void *memory, size_t *capacity, size_t bytes) {
-  if (bytes <= *capacity) return memory;
-  free(memory);
-  *capacity = bytes;
-  memory = malloc(bytes);
-  if (!memory) *capacity = 0;
-  return memory;
 }
 
 static ckv_status find_gain(ckvl_accumulator *a, const ckvl_layer *layer, ckvl_gain **found) {
@@ -94,7 +86,7 @@ static ckv_status read_order(ckvl_accumulator *a, ckvl_order *order, const struc
                              int32_t rows) {
   const int32_t cells = (int32_t)mask->ne[0];
   const size_t row_bytes = sizeof(uint16_t) * (size_t)cells;
-  a->halves = grow(a->halves, &a->halves_capacity, 2 * row_bytes);
+  a->halves = ckvl_grow(a->halves, &a->halves_capacity, 2 * row_bytes);
   if (order->capacity < 2 * cells) {
     free(order->cells);
     order->cells = malloc(sizeof *order->cells * 2 * (size_t)cells);
@@ -139,7 +131,7 @@ static ckv_status score(ckvl_accumulator *a, const struct ggml_tensor *node,
                         const ckvl_layer *layer, const ckvl_order *order) {
   const struct ggml_tensor *q = node->src[0];
   const size_t floats = (size_t)layer->num_kv_heads * (size_t)order->count;
-  a->scores = grow(a->scores, &a->scores_capacity, sizeof *a->scores * floats);
+  a->scores = ckvl_grow(a->scores, &a->scores_capacity, sizeof *a->scores * floats);
   if (!a->scores) return ckvl_fail_memory(&a->reason, sizeof *a->scores * floats);
   ckv_params params;
   ckv_default_params(&params);

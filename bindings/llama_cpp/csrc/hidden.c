@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "attention_node.h"
+#include "grow.h"
 #include "state_blob.h"
 
 #define F16_MINUS_INFINITY 0xFC00u
@@ -85,15 +86,6 @@ static int32_t written_layer(const struct ggml_tensor *node) {
              : -1;
 }
 
-static void *grow(void *memory, size_t *capacity, size_t bytes) {
-  if (bytes <= *capacity) return memory;
-  free(memory);
-  *capacity = bytes;
-  memory = malloc(bytes);
-  if (!memory) *capacity = 0;
-  return memory;
-}
-
 static uint16_t *mask_at(const struct ggml_tensor *mask, int32_t row, int32_t cell) {
   return (uint16_t *)(void *)((char *)mask->data + (size_t)row * mask->nb[1]) + cell;
 }
@@ -110,7 +102,7 @@ static bool is_seen(const ckvl_hiding *h, const struct ggml_tensor *mask, int32_
 static ckv_status find_hidden(ckvl_hiding *h, const ckvl_layer *layer,
                               const struct ggml_tensor *mask, int32_t tokens) {
   const int32_t cells = (int32_t)mask->ne[0];
-  h->cells = grow(h->cells, &h->cells_capacity, sizeof *h->cells * (size_t)cells);
+  h->cells = ckvl_grow(h->cells, &h->cells_capacity, sizeof *h->cells * (size_t)cells);
   if (!h->cells) return ckvl_fail_memory(&h->reason, sizeof *h->cells * (size_t)cells);
   h->count = 0;
   for (int32_t c = 0; c < cells; c++) {
@@ -124,7 +116,7 @@ static ckv_status find_hidden(ckvl_hiding *h, const ckvl_layer *layer,
 static ckv_status mask_hidden(ckvl_hiding *h, struct ggml_tensor *mask) {
   const int32_t rows = (int32_t)mask->ne[1];
   const size_t bytes = sizeof *h->saved * (size_t)rows * (size_t)h->count;
-  h->saved = grow(h->saved, &h->saved_capacity, bytes);
+  h->saved = ckvl_grow(h->saved, &h->saved_capacity, bytes);
   if (!h->saved) return ckvl_fail_memory(&h->reason, bytes);
   h->mask = mask;
   h->rows = rows;

@@ -1,6 +1,7 @@
 #include "score.h"
 
 #include <math.h>
+#include <stddef.h>
 #include <string.h>
 
 #include "../kv_view.h"
@@ -71,11 +72,13 @@ static thread_scratch scratch_of(const job *j, int32_t thread) {
   return scratch;
 }
 
-static const ckv_score_range *range_of_tile(const job *j, int64_t tile) {
+// The range that has number `index` of what `first`, the place of a range's first number, counts.
+static const ckv_score_range *range_of(const job *j, size_t first, int64_t index) {
   int32_t low = 0;
   for (int32_t high = j->wave.count; high - low > 1;) {
     const int32_t middle = low + (high - low) / 2;
-    if (j->wave.ranges[middle].first_tile <= tile)
+    const char *range = (const char *)&j->wave.ranges[middle];
+    if (*(const int64_t *)(const void *)(range + first) <= index)
       low = middle;
     else
       high = middle;
@@ -83,16 +86,12 @@ static const ckv_score_range *range_of_tile(const job *j, int64_t tile) {
   return &j->wave.ranges[low];
 }
 
+static const ckv_score_range *range_of_tile(const job *j, int64_t tile) {
+  return range_of(j, offsetof(ckv_score_range, first_tile), tile);
+}
+
 static const ckv_score_range *range_of_block(const job *j, int64_t block) {
-  int32_t low = 0;
-  for (int32_t high = j->wave.count; high - low > 1;) {
-    const int32_t middle = low + (high - low) / 2;
-    if (j->wave.ranges[middle].first_block <= block)
-      low = middle;
-    else
-      high = middle;
-  }
-  return &j->wave.ranges[low];
+  return range_of(j, offsetof(ckv_score_range, first_block), block);
 }
 
 // Rows of block number `block` of the wave: [*first, *first + result) of its range.
