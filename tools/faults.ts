@@ -35,15 +35,18 @@ export async function buildFaultTests(): Promise<{
   await buildNative({ targets: ["chunkkv_cuda_fake"] });
   const model = join(folder, "tiny.gguf");
   writeTinyModel(model);
+  const sliding = join(folder, "tiny-sliding.gguf");
+  writeTinyModel(sliding, 24);
   const around = engine.slice(0, engine.lastIndexOf("/"));
-  const args: Record<string, string[]> = {
-    library_fault_test: [],
-    bridge_fault_test: [engine, around, model],
-    device_bridge_fault_test: [engine, around, model],
-    preload_fault_test: [around, model],
-  };
+  const runs: [name: string, ...args: string[]][] = [
+    ["library_fault_test"],
+    ["bridge_fault_test", engine, around, model, sliding],
+    ["device_bridge_fault_test", engine, around, model, sliding],
+    ["preload_fault_test", around, model],
+    ["preload_fault_test", around, sliding],
+  ];
   return {
-    commands: names.map((name) => [join(folder, "faults", name), ...args[name] ?? []]),
+    commands: runs.map(([name, ...args]) => [join(folder, "faults", name), ...args]),
     env: {
       ...env,
       CHUNKKV_CUDA_LIBRARY: join(buildDir(), libraryName("chunkkv_cuda_fake")),

@@ -1,7 +1,7 @@
 // The llama.cpp bridge on the real engine while each of its allocations, and each call of the engine,
 // fails in turn: an error or a success, nothing between, nothing leaked; done again, it succeeds, and
 // all ends with the bits of a run without faults.
-//   bridge_fault_test LIBLLAMA FOLDER MODEL
+//   bridge_fault_test LIBLLAMA FOLDER MODEL SLIDING_MODEL
 #include <string.h>
 
 #include "../csrc/test.h"
@@ -109,16 +109,22 @@ static bool is_but_for(ckv_llama_context *context, const uint8_t *state, int64_t
                        int32_t again) {
   int64_t now_bytes;
   uint8_t *now = state_of(context, &now_bytes);
-  const int32_t cells = number_at(state, 12), newest = ckv_llama_sequence_length(context, 0) - 1;
-  const int64_t first = 16 + 12 * (int64_t)cells, layers = number_at(state, first + 4);
-  bool same = now_bytes == bytes && memcmp(now, state, (size_t)first + 8) == 0;
-  int64_t at = first + 8;
-  for (int64_t side = 0; same && side < 2 * layers; side++) {
-    const int64_t row = number_at(state, at + 4);
-    at += 12;
-    for (int32_t i = 0; i < cells; i++, at += row) {
-      const bool may_differ = number_at(state, 16 + 12 * (int64_t)i) > newest - again;
-      same = same && (may_differ || memcmp(now + at, state + at, (size_t)row) == 0);
+  const int32_t newest = ckv_llama_sequence_length(context, 0) - 1;
+  bool same = now_bytes == bytes && memcmp(now, state, 8) == 0;
+  int64_t at = 8;
+  while (same && at < bytes) {  // a cache, and one more for layers with sliding windows
+    const int32_t cells = number_at(state, at + 4);
+    const int64_t positions = at + 8, rows = positions + 12 * (int64_t)cells + 8;
+    const int64_t layers = number_at(state, rows - 4);
+    same = memcmp(now + at, state + at, (size_t)(rows - at)) == 0;
+    at = rows;
+    for (int64_t side = 0; same && side < 2 * layers; side++) {
+      const int64_t row = number_at(state, at + 4);
+      at += 12;
+      for (int32_t i = 0; i < cells; i++, at += row) {
+        const bool may_differ = number_at(state, positions + 12 * (int64_t)i) > newest - again;
+        same = same && (may_differ || memcmp(now + at, state + at, (size_t)row) == 0);
+      }
     }
   }
   free(now);
@@ -306,18 +312,20 @@ static void a_prompt_fails_at_every_call(const char *path) {
 
 int main(int argc, char **argv) {
   test_begin("bridge_fault_test");
-  if (argc != 4) return fprintf(stderr, "Expected LIBLLAMA FOLDER MODEL\n"), 2;
+  if (argc != 5) return fprintf(stderr, "Expected LIBLLAMA FOLDER MODEL SLIDING_MODEL\n"), 2;
   engine = ckv_llama_engine_new();
   CHECK(engine && ckv_llama_engine_open(engine, argv[1], argv[2]) == CKV_OK, "%s",
         ckv_llama_engine_error(engine));
   for (int32_t i = 0; i < PROMPT; i++) prompt[i] = i * 37 % 89 + 3;
-  every_allocation_fails_once(argv[3], false);
-  every_allocation_fails_once(argv[3], true);
-  every_engine_call_fails(argv[3], 1);
-  every_engine_call_fails(argv[3], 2);
-  every_engine_call_fails(argv[3], 1000);
-  a_prompt_fails_at_every_call(argv[3]);
-  every_device_allocation_fails(argv[3]);
+  for (int i = 3; i < argc; i++) {
+    every_allocation_fails_once(argv[i], false);
+    every_allocation_fails_once(argv[i], true);
+    every_engine_call_fails(argv[i], 1);
+    every_engine_call_fails(argv[i], 2);
+    every_engine_call_fails(argv[i], 1000);
+    a_prompt_fails_at_every_call(argv[i]);
+    every_device_allocation_fails(argv[i]);
+  }
   ckv_llama_engine_free(engine);
   return test_end();
 }

@@ -1,20 +1,26 @@
 /**
- * A llama model of a few kilobytes with random weights, for tests that run the real engine often.
+ * Models of a few kilobytes with random weights, for tests that run the real engine often.
  *
  * @module
  */
 
 const WIDTH = 64;
-const LAYERS = 3;
+const LAYERS = 4;
 const HEADS = 4;
 const KV_HEADS = 2;
 const TOKENS = 96;
 
 type Value = string | number | { float: number };
 
-/** Writes the model as GGUF. */
-export function writeTinyModel(path: string): void {
-  const text = "llama";
+/**
+ * Writes a model as GGUF.
+ *
+ * @param path The file.
+ * @param slidingWindow Tokens that every second layer attends to, as in Gemma 2; by default all
+ * layers attend to everything, as in Llama.
+ */
+export function writeTinyModel(path: string, slidingWindow?: number): void {
+  const text = slidingWindow === undefined ? "llama" : "gemma2";
   const keyValues: [string, Value][] = [
     ["general.architecture", text],
     [`${text}.context_length`, 1024],
@@ -26,17 +32,21 @@ export function writeTinyModel(path: string): void {
     [`${text}.attention.layer_norm_rms_epsilon`, { float: 1e-5 }],
     [`${text}.rope.dimension_count`, WIDTH / HEADS],
     [`${text}.vocab_size`, TOKENS],
+    ...(slidingWindow === undefined
+      ? []
+      : [[`${text}.attention.sliding_window`, slidingWindow] as [string, Value]]),
     ["tokenizer.ggml.model", "no_vocab"],
   ];
-  Deno.writeFileSync(path, gguf(keyValues, tensors()));
+  Deno.writeFileSync(path, gguf(keyValues, tensors(slidingWindow !== undefined)));
 }
 
-function tensors(): [string, number[]][] {
+function tensors(isGemma: boolean): [string, number[]][] {
   const keys = WIDTH / HEADS * KV_HEADS;
   const list: [string, number[]][] = [
     ["token_embd.weight", [WIDTH, TOKENS]],
     ["output_norm.weight", [WIDTH]],
-    ["output.weight", [WIDTH, TOKENS]],
+    // Gemma's is its embedding.
+    ...(isGemma ? [] : [["output.weight", [WIDTH, TOKENS]] as [string, number[]]]),
   ];
   for (let layer = 0; layer < LAYERS; layer++) {
     const add = (name: string, ...shape: number[]) =>
@@ -50,6 +60,7 @@ function tensors(): [string, number[]][] {
     add("ffn_gate", WIDTH, WIDTH);
     add("ffn_up", WIDTH, WIDTH);
     add("ffn_down", WIDTH, WIDTH);
+    if (isGemma) (add("post_attention_norm", WIDTH), add("post_ffw_norm", WIDTH));
   }
   return list;
 }

@@ -105,13 +105,22 @@ static void append_sliding(const ckvl_compaction *c, const ckvl_state_swap *swap
   *size += rest;
 }
 
-static size_t set_state(const ckvl_compaction *c, const uint8_t *data, size_t size,
-                        llama_state_seq_flags flags) {
-  size_t written = 0;
-  for (int32_t attempt = 0; attempt < 2 && written != size; attempt++) {
-    written = c->api->llama_state_seq_set_data_ext(c->ctx, data, size, c->seq, flags);
+// Whether the engine takes the state back, on a device the part of the sliding windows after the rest.
+// A call that fails has let go of the whole sequence, so both parts go in again.
+static bool set_state(const ckvl_compaction *c, const ckvl_state_swap *swap, size_t size) {
+  const bool in_parts = c->sliding_bytes && swap->flags & LLAMA_STATE_SEQ_FLAGS_ON_DEVICE;
+  for (int32_t attempt = 0; attempt < 2; attempt++) {
+    if (c->api->llama_state_seq_set_data_ext(c->ctx, swap->blob, size, c->seq, swap->flags) !=
+        size) {
+      continue;
+    }
+    if (!in_parts || c->api->llama_state_seq_set_data_ext(
+                         c->ctx, c->sliding_blob, c->sliding_bytes, c->seq,
+                         LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY) == c->sliding_bytes) {
+      return true;
+    }
   }
-  return written;
+  return false;
 }
 
 // The engine keeps device memory for a state that was saved there until the next one: that one is of
@@ -137,15 +146,9 @@ ckv_status ckvl_state_swap_replace(const ckvl_compaction *c, ckvl_state_swap *sw
   if (status) return status;
   if (c->sliding_bytes && !on_device) append_sliding(c, swap, &size);
   c->api->llama_memory_seq_rm(memory, c->seq, -1, -1);
-  size_t written = set_state(c, swap->blob, size, swap->flags);
-  if (written == size && c->sliding_bytes && on_device) {
-    size = c->sliding_bytes;
-    written = set_state(c, c->sliding_blob, size, LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY);
-  }
-  if (written != size || c->api->llama_memory_seq_pos_max(memory, c->seq) != newest) {
+  if (!set_state(c, swap, size) || c->api->llama_memory_seq_pos_max(memory, c->seq) != newest) {
     return ckvl_fail(c->error, CKV_ERROR_ENGINE,
-                     "Expected the engine to restore %zu bytes of state but found %zu", size,
-                     written);
+                     "Expected the engine to restore %zu bytes of state but it did not", size);
   }
   if (on_device) shrink_device_state(c, swap);
   return CKV_OK;
