@@ -35,12 +35,13 @@ void ckvl_hook_install(void) {
 }
 
 // The function that the caller would have called without this library: another copy of the engine
-// has its own.
+// has its own. A program cannot be opened as a library: what it calls is the next in its order.
 static void *find_own(const void *caller, const char *name) {
   Dl_info info;
-  if (!dladdr(caller, &info) || !info.dli_fname) return NULL;
-  void *const library = dlopen(info.dli_fname, RTLD_LAZY | RTLD_NOLOAD);
-  void *const found = library ? dlsym(library, name) : NULL;
+  void *const library = dladdr(caller, &info) && info.dli_fname
+                            ? dlopen(info.dli_fname, RTLD_LAZY | RTLD_NOLOAD)
+                            : NULL;
+  void *const found = dlsym(library ? library : RTLD_NEXT, name);
   if (library) dlclose(library);
   return found;
 }
