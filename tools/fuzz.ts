@@ -28,7 +28,12 @@ try {
   const folder = await build();
   const names = target === undefined ? Object.keys(TARGETS) : [target];
   const all: Counts[] = [];
-  for (const name of names) all.push(await fuzz(folder, name, Number(seconds)));
+  // One for each core at a time.
+  const waiting = names.values();
+  const lane = async () => {
+    for (const name of waiting) all.push(await fuzz(folder, name, Number(seconds)));
+  };
+  await Promise.all(Array.from({ length: navigator.hardwareConcurrency }, lane));
   console.log(summaryLine(sum(all)));
   process.exitCode = sum(all).failed === 0 ? 0 : 1;
 } catch (error) {
