@@ -42,6 +42,7 @@ export {
   type ChunkKvOptions,
   full,
   h2o,
+  MAX_SPREAD,
   MAX_WINDOW,
   type Method,
   methodByName,

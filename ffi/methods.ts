@@ -9,6 +9,9 @@ import { check } from "./status.ts";
 /** Most tokens that an observation window may have. */
 export const MAX_WINDOW = 64;
 
+/** Most tokens that a token's score may be spread over. */
+export const MAX_SPREAD = 64;
+
 /** The largest integer that C takes. */
 export const MAX_INT32 = 2 ** 31 - 1;
 
@@ -24,6 +27,12 @@ export interface ChunkKvOptions {
   fill?: Fill;
   /** Layers that share one index set: the first of each group selects. @default {1} */
   reuse?: number;
+  /**
+   * Tokens that share a token's score: itself and those after it. What a model reads off token by
+   * token, as numbers, gets attention where it begins; with 8 or so the chunk in which it goes on is
+   * kept, too. 1 to 64; on CUDA only 1. @default {1}
+   */
+  spread?: number;
 }
 
 /** Settings of {@linkcode snapKv}. */
@@ -68,13 +77,15 @@ export type Method =
  * ```
  */
 export function chunkKv(options: ChunkKvOptions = {}): Extract<Method, { name: "chunkkv" }> {
-  const { chunkSize = 10, window = 32, reduce = "sum", fill = "exact", reuse = 1 } = options;
+  const { chunkSize = 10, window = 32, reduce = "sum", fill = "exact" } = options;
+  const { reuse = 1, spread = 1 } = options;
   checkInteger("chunkSize", chunkSize, 1, MAX_INT32);
   checkInteger("window", window, 1, MAX_WINDOW);
   checkOneOf("reduce", reduce, CHUNK_REDUCES);
   checkOneOf("fill", fill, FILLS);
   checkInteger("reuse", reuse, 1, MAX_INT32);
-  return Object.freeze({ name: "chunkkv", chunkSize, window, reduce, fill, reuse });
+  checkInteger("spread", spread, 1, MAX_SPREAD);
+  return Object.freeze({ name: "chunkkv", chunkSize, window, reduce, fill, reuse, spread });
 }
 
 /**

@@ -133,6 +133,7 @@ export function packParams(
     num_sinks: (method.name === "streaming_llm" ? method : streamingLlm()).sinks,
     scale,
     logit_softcap: logitSoftcap,
+    spread: chunk.spread,
   });
 }
 

@@ -57,6 +57,7 @@ export const PARAMS = struct("ckv_params", [
   ["num_sinks", "i32"],
   ["scale", "f32"],
   ["logit_softcap", "f32"],
+  ["spread", "i32"],
 ]);
 
 /** `ckv_query_view`. */

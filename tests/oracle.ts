@@ -125,9 +125,10 @@ export function accumulatedMass({ queries, keys }: Sequence, rows: number, logit
   return { mass, largestLogitSum };
 }
 
-/** Token scores of chunkkv: attention mass of all heads together. */
-export function summedScores({ mass }: Mass): number[] {
-  return (mass[0] ?? []).map((_, t) => sum(mass.map((row) => row[t]!)));
+/** Token scores of chunkkv: attention mass of all heads together, a share for each token after it. */
+export function summedScores({ mass }: Mass, spread = 1): number[] {
+  const sums = (mass[0] ?? []).map((_, t) => sum(mass.map((row) => row[t]!)));
+  return sums.map((_, t) => sum(sums.slice(Math.max(0, t - spread + 1), t + 1)) / spread);
 }
 
 /** Token scores of snapkv: mean over the group and the window, average-pooled, zeros counted. */

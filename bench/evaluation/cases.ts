@@ -16,6 +16,8 @@ export interface Case {
   readonly chunk_size?: number;
   /** Observation window asked for, where several are compared. */
   readonly window_size?: number;
+  /** Tokens that share a token's score, where several are compared. */
+  readonly spread?: number;
 }
 
 /** Settings that are compared with each other where there are several. */
@@ -23,6 +25,7 @@ export interface CaseSettings {
   readonly chunkSize?: readonly number[];
   /** Observation windows wanted; short prompts get smaller ones. */
   readonly window: readonly number[];
+  readonly spread?: readonly number[];
 }
 
 /** The cache as it is: what all others are compared with. */
@@ -33,7 +36,7 @@ const HAS_CHUNKS = new Set(["chunkkv"]);
 const HAS_WINDOW = new Set(["chunkkv", "snapkv", "pyramidkv"]);
 
 /**
- * Every method with every fraction, chunk size and window that it depends on.
+ * Every method with every fraction, chunk size, window and spread that it depends on.
  *
  * @param methods Names; `full` is not one of them, as it is always there.
  * @param keeps Fractions.
@@ -48,34 +51,36 @@ export function allCases(
 ): Case[] {
   return keeps.flatMap((keep) =>
     methods.filter((method) => method !== "full").flatMap((method) => {
-      const sizes = HAS_CHUNKS.has(method) ? several(settings.chunkSize) : [undefined];
-      const windows = HAS_WINDOW.has(method) ? several(settings.window) : [undefined];
+      const hasChunks = HAS_CHUNKS.has(method);
+      const sizes = several("chunk_size", hasChunks ? settings.chunkSize : undefined);
+      const windows = several("window_size", HAS_WINDOW.has(method) ? settings.window : undefined);
+      const spreads = several("spread", hasChunks ? settings.spread : undefined);
       return sizes.flatMap((size) =>
-        windows.map((window) => ({
-          method,
-          keep,
-          reuse,
-          ...(size === undefined ? {} : { chunk_size: size }),
-          ...(window === undefined ? {} : { window_size: window }),
-        }))
+        windows.flatMap((window) =>
+          spreads.map((spread) => ({ method, keep, reuse, ...size, ...window, ...spread }))
+        )
       );
     })
   );
 }
 
-/** The values to compare; where there are none, one unnamed case. */
-function several(values: readonly number[] | undefined): readonly (number | undefined)[] {
-  return values && values.length > 1 ? values : [undefined];
+/** The values to compare by name; where there are none, one unnamed case. */
+function several(
+  name: "chunk_size" | "window_size" | "spread",
+  values: readonly number[] | undefined,
+): readonly Partial<Case>[] {
+  return values && values.length > 1 ? values.map((value) => ({ [name]: value })) : [{}];
 }
 
 /** The method's name with its settings that are not the same for all. */
 export function methodLabel(one: Omit<Case, "keep">): string {
-  const { method, reuse, chunk_size, window_size } = one;
+  const { method, reuse, chunk_size, window_size, spread } = one;
   return [
     method,
     ...(reuse > 1 ? [`N=${reuse}`] : []),
     ...(chunk_size === undefined ? [] : [`c=${chunk_size}`]),
     ...(window_size === undefined ? [] : [`w=${window_size}`]),
+    ...(spread === undefined ? [] : [`s=${spread}`]),
   ].join(" ");
 }
 
@@ -101,11 +106,13 @@ export function compressOptions(
   const budget = Math.max(1, Math.floor(one.keep * tokens + 1e-9));
   const window = one.window_size ?? settings.window[0]!;
   const chunkSize = one.chunk_size ?? settings.chunkSize?.[0];
+  const spread = one.spread ?? settings.spread?.[0];
   return {
     method: one.method,
     budget,
     window: Math.max(1, Math.min(window, Math.floor(budget / 2))),
     reuse: one.reuse,
     ...(chunkSize === undefined ? {} : { chunkSize }),
+    ...(spread === undefined ? {} : { spread }),
   };
 }

@@ -4,7 +4,7 @@
  * @module
  */
 import type { Command } from "commander";
-import { methodNames } from "chunkkv";
+import { MAX_SPREAD, methodNames } from "chunkkv";
 import { gemmaPath, smolLm2Path } from "../../tools/paths.ts";
 import { fraction, integer, list, UsageError } from "../usage.ts";
 
@@ -17,6 +17,7 @@ export interface ModelOptions {
   keeps: number[];
   chunkSize?: number[];
   window: number[];
+  spread?: number[];
   reuse: number;
   json?: string;
   html?: string;
@@ -69,6 +70,11 @@ export function addModelOptions(command: Command): Command {
       "observation window, tokens",
       list("--window", integer("--window", 1, 64)),
       [32],
+    )
+    .option(
+      "--spread <LIST>",
+      "tokens that share a token's score, itself and those after it (default: 1)",
+      list("--spread", integer("--spread", 1, MAX_SPREAD)),
     )
     .option("--reuse <N>", "layers that share one selection", integer("--reuse", 1), 1)
     .option("--quick", "few and short examples: shows that everything runs")

@@ -17,6 +17,8 @@ export interface ExampleRow {
   chunk_size?: number;
   /** Observation window asked for, where several were compared. */
   window_size?: number;
+  /** Tokens that share a token's score, where several were compared. */
+  spread?: number;
   /** Of the answer by the task's metric, 0 (wrong) to 1 (right); null where none was asked for. */
   score: number | null;
   /** Mean negative log-likelihood of the reference answer's tokens, in nats; null without one. */

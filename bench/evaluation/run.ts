@@ -140,7 +140,8 @@ function evaluationSettings(
   options: EvaluationOptions,
   extras: Partial<EvaluationSettings>,
 ): EvaluationSettings {
-  const { queryText, question, window, chunkSize, threads, klTokens, nllTokens, answers } = options;
+  const { queryText, question, window, chunkSize, spread, threads, klTokens, nllTokens, answers } =
+    options;
   if (queryText !== undefined && question === "in") {
     throw new UsageError("Expected --query-text only with --question after");
   }
@@ -158,6 +159,7 @@ function evaluationSettings(
     ...extras,
     ...(queryText === undefined ? {} : { queryText }),
     ...(chunkSize === undefined ? {} : { chunkSize }),
+    ...(spread === undefined ? {} : { spread }),
     ...(threads === undefined ? {} : { threads }),
   };
 }
@@ -181,6 +183,7 @@ function journalSettings(
     kl_tokens: settings.klTokens,
     nll_tokens: settings.nllTokens,
     ...(settings.answers ? {} : { answers: false }),
+    ...(settings.spread === undefined ? {} : { spread: single(settings.spread) }),
   };
 }
 

@@ -31,6 +31,7 @@ export interface SummaryRow {
   /** Where several were compared. */
   chunk_size?: number;
   window_size?: number;
+  spread?: number;
   /** Examples. */
   n: number;
   /** Null where no answers were asked for. */
@@ -90,7 +91,7 @@ function summaryRow(
   rows: readonly ExampleRow[],
   cases: ReadonlyMap<string, readonly ExampleRow[]>,
 ): SummaryRow {
-  const { method, keep, reuse, chunk_size, window_size } = rows[0]!;
+  const { method, keep, reuse, chunk_size, window_size, spread } = rows[0]!;
   const score = estimate(rows, (row) => row.score);
   const kl = estimate(rows, (row) => row.kl)!;
   const full = cases.get(caseKey({ method: "full", keep: 1, reuse: 1 }));
@@ -104,6 +105,7 @@ function summaryRow(
     reuse,
     ...(chunk_size === undefined ? {} : { chunk_size }),
     ...(window_size === undefined ? {} : { window_size }),
+    ...(spread === undefined ? {} : { spread }),
     n: rows.length,
     score: score?.[0] ?? null,
     score_ci: score && [score[1], score[2]],

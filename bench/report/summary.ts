@@ -22,6 +22,7 @@ export interface EvaluationRow {
   /** Where several were compared. */
   chunk_size?: number;
   window_size?: number;
+  spread?: number;
   /** Pairs the row with the full cache's. */
   id?: string;
   /** What scores are averaged over. */

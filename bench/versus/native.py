@@ -18,7 +18,7 @@ class Params(c.Structure):
     _fields_ = [("struct_size", c.c_uint32)] + [
         (name, I32)
         for name in "method budget window chunk_size chunk_reduce fill layer_reuse pool_size num_sinks".split()
-    ] + [("scale", c.c_float), ("logit_softcap", c.c_float)]
+    ] + [("scale", c.c_float), ("logit_softcap", c.c_float), ("spread", I32)]
 
 
 class QueryView(c.Structure):

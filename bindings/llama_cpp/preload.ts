@@ -6,6 +6,7 @@
  */
 import process from "node:process";
 import { type MethodName, METHODS } from "../../ffi/enums.ts";
+import { MAX_SPREAD } from "../../ffi/methods.ts";
 import { libraryPaths } from "../../ffi/library_path.ts";
 import { ChunkKvError } from "../../ffi/status.ts";
 
@@ -41,6 +42,8 @@ export interface PreloadSettings {
   window?: number;
   /** Layers that share one selection; default 1. */
   reuse?: number;
+  /** Tokens that share a token's score, itself and those after it: 1 to 64; default 1. */
+  spread?: number;
   /** A prompt is compressed when it has brought more new tokens than this; default 512. */
   minTokens?: number;
   /** Tokens to which a sequence is compressed while it generates; default: never. */
@@ -97,6 +100,12 @@ export const PRELOAD_SETTINGS: readonly PreloadSetting[] = [
     variable: "CHUNKKV_REUSE",
     meaning: "layers that share one selection (default: 1)",
     value: [1, 1024],
+  },
+  {
+    name: "spread",
+    variable: "CHUNKKV_SPREAD",
+    meaning: "tokens that share a token's score, itself and those after it (default: 1)",
+    value: [1, MAX_SPREAD],
   },
   {
     name: "minTokens",

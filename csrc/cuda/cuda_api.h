@@ -14,7 +14,7 @@
 
 #include "../include/chunkkv.h"
 
-#define CKV_CUDA_API_VERSION 2
+#define CKV_CUDA_API_VERSION 3
 #define CKV_CUDA_API_SYMBOL "ckv_cuda_api_get"
 
 typedef struct ckv_cuda_call {

@@ -47,6 +47,7 @@ void ckv_default_params(ckv_params *params) {
       .layer_reuse = 1,
       .pool_size = 5,
       .num_sinks = 4,
+      .spread = 1,
   };
 }
 

@@ -33,6 +33,12 @@ ckv_status ckv_check_params(ckv_context *ctx, const ckv_params *p) {
          "Expected pool_size to be an odd number of tokens but found %d", p->pool_size);
   EXPECT(p->num_sinks >= 0, "Expected num_sinks to be at least 0 tokens but found %d",
          p->num_sinks);
+  EXPECT(p->spread >= 1 && p->spread <= CKV_MAX_SPREAD,
+         "Expected spread to be 1 to %d tokens but found %d", CKV_MAX_SPREAD, p->spread);
+  if (ctx->device != CKV_CPU && p->spread != 1) {
+    return ckv_fail(ctx, CKV_ERROR_UNSUPPORTED, "Expected spread to be 1 on CUDA but found %d",
+                    p->spread);
+  }
   EXPECT(isfinite(p->scale) && p->scale >= 0,
          "Expected scale to be a finite number of at least 0 but found %g", (double)p->scale);
   EXPECT(isfinite(p->logit_softcap) && p->logit_softcap >= 0,

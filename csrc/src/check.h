@@ -6,6 +6,7 @@
 
 #define CKV_MAX_THREADS 1024
 #define CKV_MAX_WINDOW 64
+#define CKV_MAX_SPREAD 64
 #define CKV_MAX_HEAD_DIM 1024
 #define CKV_MAX_HEADS 65536
 #define CKV_MAX_LEN (1 << 30)

@@ -77,7 +77,7 @@ Deno.test("compressed before the question, a keep of 1 is the full cache, a quer
     }
   }));
 
-Deno.test("chunk sizes and windows are compared where a method has them, as alone; without answers", () =>
+Deno.test("chunk sizes, windows and spreads are compared where a method has them; without answers", () =>
   withFolder(async (folder) => {
     const run = (...more: string[]) =>
       evaluated([
@@ -85,33 +85,35 @@ Deno.test("chunk sizes and windows are compared where a method has them, as alon
         ...["--limit", "1", "--methods", "streaming_llm,snapkv,chunkkv", "--keeps", "0.3"],
         ...["--no-answers", ...more],
       ], folder);
-    const { rows, summary, stdout } = await run("--chunk-size", "5,20", "--window", "8,16");
+    const { rows, summary, stdout } = await run(
+      ...["--chunk-size", "5,20", "--window", "8,16", "--spread", "1,4"],
+    );
     const names = [
       "full",
       "streaming_llm",
       "snapkv w=8",
       "snapkv w=16",
-      "chunkkv c=5 w=8",
-      "chunkkv c=5 w=16",
-      "chunkkv c=20 w=8",
-      "chunkkv c=20 w=16",
+      ...["c=5", "c=20"].flatMap((c) =>
+        ["w=8", "w=16"].flatMap((w) => ["s=1", "s=4"].map((s) => `chunkkv ${c} ${w} ${s}`))
+      ),
     ];
     assertEquals(rows.map(methodLabel), names);
     assertEquals(summary.filter(({ length }) => length === null).map(methodLabel), names);
     for (const name of names) assertStringIncludes(stdout, name);
-    assertEquals(rows.map(({ window }) => window), [0, 16, 8, 16, 8, 16, 8, 16].with(1, 8));
+    for (const { window, window_size = window } of rows) assertEquals(window, window_size);
     for (const row of rows) assertEquals([row.score, row.answer], [null, undefined]);
     for (const { score, score_ci, vs_full } of summary) {
       assertEquals([score, score_ci, vs_full?.score ?? null], [null, null, null]);
     }
-    const alone = await run("--chunk-size", "20", "--window", "16");
+    const alone = await run("--chunk-size", "20", "--window", "16", "--spread", "4");
     assertEquals(alone.rows.map(methodLabel), ["full", "streaming_llm", "snapkv", "chunkkv"]);
     const measured = ({ kl, nll, kept_tokens }: ExampleRow) => ({ kl, nll, kept_tokens });
     assertEquals(
       alone.rows.map(measured),
-      [rows[0]!, rows[1]!, rows[3]!, rows[7]!].map(measured),
+      [rows[0]!, rows[1]!, rows[3]!, rows.at(-1)!].map(measured),
     );
-    assert(measured(rows[4]!).kl !== measured(rows[6]!).kl, "chunks of 5 are not chunks of 20");
+    const [small, spread] = [rows[4]!, rows[5]!];
+    assert(small.kl !== spread.kl && small.kl !== rows[8]!.kl, "other settings choose others");
   }));
 
 Deno.test("a run that was killed goes on where it was, and others' journals are refused", () =>

@@ -111,6 +111,8 @@ export function attacks(fixture: Fixture): Attack[] {
     { scale: Infinity },
     { logit_softcap: -1 },
     { logit_softcap: Infinity },
+    { spread: 0 },
+    { spread: 65 },
   ];
   const queries: [Values, readonly (keyof typeof STATUS)[]][] = [
     [{ struct_size: 1 }, invalid],

@@ -73,7 +73,10 @@ export function makeFixture() {
     num_blocks: BATCH * MAX_BLOCKS,
   };
   const structs = {
-    params: { method: 3, budget: 8, window: WINDOW, chunk_size: 3, layer_reuse: 1, pool_size: 5 },
+    params: {
+      ...{ method: 3, budget: 8, window: WINDOW, chunk_size: 3, layer_reuse: 1, pool_size: 5 },
+      spread: 1,
+    },
     queries: {
       dtype: 0,
       batch: BATCH,

@@ -92,6 +92,8 @@ static void settings_out_of_range(void) {
   REFUSED(compress, CKV_ERROR_INVALID_ARGUMENT, "layer_reuse", c.params.layer_reuse = 0);
   REFUSED(compress, CKV_ERROR_INVALID_ARGUMENT, "pool_size", c.params.pool_size = 4);
   REFUSED(compress, CKV_ERROR_INVALID_ARGUMENT, "num_sinks", c.params.num_sinks = -1);
+  REFUSED(compress, CKV_ERROR_INVALID_ARGUMENT, "spread", c.params.spread = 0);
+  REFUSED(compress, CKV_ERROR_INVALID_ARGUMENT, "spread", c.params.spread = 65);
   REFUSED(compress, CKV_ERROR_INVALID_ARGUMENT, "scale", c.params.scale = NAN);
   REFUSED(compress, CKV_ERROR_INVALID_ARGUMENT, "softcap", c.params.logit_softcap = INFINITY);
 }

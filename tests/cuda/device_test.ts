@@ -146,12 +146,17 @@ Deno.test("a DeviceBuffer disposed inside a call lives until the call has return
   assertEquals(scores.download().data.length, KV_LEN);
 });
 
-Deno.test("h2o and pyramidkv are refused on a device", () => {
+Deno.test("h2o, pyramidkv and spread scores are refused on a device", () => {
   using gpu = new Compressor({ device: "cuda" });
-  for (const method of [h2o(), pyramidKv()]) {
+  const refused = [
+    [h2o(), "h2o"],
+    [pyramidKv(), "pyramidkv"],
+    [chunkKv({ spread: 2 }), "spread to be 1 on CUDA but found 2"],
+  ] as const;
+  for (const [method, words] of refused) {
     const device = onDevice();
     const run = () => gpu.score({ queries: device.queries, keys: device.keys, method });
-    assertEquals(assertThrows(run, ChunkKvError, method.name).code, "unsupported");
+    assertEquals(assertThrows(run, ChunkKvError, words).code, "unsupported");
   }
 });
 

@@ -37,6 +37,8 @@ Deno.test("methods refuse settings out of their range, saying expected and found
   refuses(() => chunkKv({ window: 0 }), "window to be an integer from 1 to 64 but found 0");
   refuses(() => chunkKv({ window: 65 }), "but found 65");
   refuses(() => chunkKv({ reuse: 0 }), "reuse");
+  refuses(() => chunkKv({ spread: 0 }), "spread to be an integer from 1 to 64 but found 0");
+  refuses(() => chunkKv({ spread: 65 }), "but found 65");
   refuses(() => chunkKv({ reduce: "median" as "mean" }), 'sum, mean, max but found "median"');
   refuses(() => chunkKv({ fill: "some" as "none" }), "fill to be one of exact, none");
   refuses(() => snapKv({ poolSize: 4 }), "poolSize to be odd but found 4");
@@ -85,7 +87,9 @@ Deno.test("packParams() of chunkKv() is what the library calls the default", () 
 });
 
 Deno.test("packParams() puts each setting into its field", () => {
-  const method = chunkKv({ chunkSize: 3, window: 4, reduce: "max", fill: "none", reuse: 5 });
+  const method = chunkKv({
+    ...{ chunkSize: 3, window: 4, reduce: "max", fill: "none", reuse: 5, spread: 7 } as const,
+  });
   const packed = packParams(method, 6, { scale: 0.25, logitSoftcap: 50 });
   const expected = {
     method: METHODS.chunkkv,
@@ -97,6 +101,7 @@ Deno.test("packParams() puts each setting into its field", () => {
     layer_reuse: 5,
     scale: 0.25,
     logit_softcap: 50,
+    spread: 7,
   } as const;
   for (const [name, value] of Object.entries(expected)) {
     assertEquals(readField(PARAMS, packed, name as keyof typeof expected), value, name);

@@ -104,13 +104,15 @@ static void make_params(input *in, ckv_params *p) {
   p->layer_reuse = take_in(in, 1, 3);
   p->pool_size = 1 + 2 * take_in(in, 0, 4);
   p->num_sinks = take_in(in, 0, 8);
+  p->spread = take_in(in, 1, 9);
   const uint8_t field = take_u8(in);
-  if (field >= 12) return;
+  if (field >= 13) return;
   const int64_t number = take_odd_number(in);
   uint32_t bits = (uint32_t)number;
   if (field < 10) memcpy((char *)p + 4 * field, &bits, sizeof bits);
   if (field == 10) memcpy(&p->scale, &bits, sizeof bits);
   if (field == 11) memcpy(&p->logit_softcap, &bits, sizeof bits);
+  if (field == 12) memcpy(&p->spread, &bits, sizeof bits);
 }
 
 static void make_queries(input *in, call *c) {

@@ -7,7 +7,8 @@
 static const char *const NAMES[] = {
     "CHUNKKV_KEEP",         "CHUNKKV_BUDGET",  "CHUNKKV_METHOD",     "CHUNKKV_CHUNK_SIZE",
     "CHUNKKV_WINDOW",       "CHUNKKV_REUSE",   "CHUNKKV_MIN_TOKENS", "CHUNKKV_DECODE_BUDGET",
-    "CHUNKKV_DECODE_SLACK", "CHUNKKV_THREADS", "CHUNKKV_LOG_LEVEL",  "CHUNKKV_STATS"};
+    "CHUNKKV_DECODE_SLACK", "CHUNKKV_THREADS", "CHUNKKV_LOG_LEVEL",  "CHUNKKV_STATS",
+    "CHUNKKV_SPREAD"};
 
 static void check_all(void) {
   const ckvp_settings *s = &settings;
@@ -15,6 +16,7 @@ static void check_all(void) {
   PROMISE(s->keep > 0 && s->keep <= 1 && s->min_tokens >= 0, "keep %g", s->keep);
   PROMISE(p->budget >= 0 && ckv_method_name(p->method) && p->chunk_size >= 1, "params");
   PROMISE(p->window >= 1 && p->window <= 64 && p->layer_reuse >= 1, "window %d", p->window);
+  PROMISE(p->spread >= 1 && p->spread <= 64, "spread %d", p->spread);
   PROMISE(s->num_threads >= 0 && s->num_threads <= 1024, "%d threads", s->num_threads);
   PROMISE(s->decode_budget >= 0 && s->decode_slack >= 1, "decode budget %d", s->decode_budget);
   PROMISE(s->decode_budget <= INT32_MAX - s->decode_slack, "their sum overflows");

@@ -8,6 +8,7 @@ import {
   Compressor,
   h2o,
   type Isa,
+  MAX_SPREAD,
   type Method,
   pyramidKv,
   type Scores,
@@ -82,10 +83,13 @@ function massesOf({ sequences }: Attention, one: AttentionCase): Mass[] {
   return sequences.map((sequence) => attentionMass(sequence, one.window, one));
 }
 
+// Mostly the method as published.
+const anySpread = fc.oneof(fc.constant(1), fc.integer({ min: 2, max: MAX_SPREAD }));
+
 for (const isa of ISAS_HERE) {
   Deno.test(`score() is the oracle's token scores on ${isa}`, () => {
     fc.assert(
-      fc.property(anyAttention, fc.constantFrom(1, 3, 5, 7), (one, poolSize) => {
+      fc.property(anyAttention, fc.constantFrom(1, 3, 5, 7), anySpread, (one, poolSize, spread) => {
         const attention = makeAttention(one);
         const { queries, keys } = attention;
         const masses = massesOf(attention, one);
@@ -93,7 +97,13 @@ for (const isa of ISAS_HERE) {
         using compressor = new Compressor({ isa, threads: one.threads });
         const score = (method: Method) =>
           compressor.score({ queries, keys: keys.view, method, scale, logitSoftcap });
-        checkScores(one, isa, score(chunkKv({ window })), masses, (mass) => [summedScores(mass)]);
+        checkScores(
+          one,
+          isa,
+          score(chunkKv({ window, spread })),
+          masses,
+          (mass) => [summedScores(mass, spread)],
+        );
         for (const snap of [snapKv, pyramidKv]) {
           checkScores(one, isa, score(snap({ window, poolSize })), masses, (mass, b) => {
             const rows = one.group * Math.min(window, one.kvLens[b]!);

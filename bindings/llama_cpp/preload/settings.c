@@ -121,6 +121,7 @@ static void read_all(void) {
   read_integer("CHUNKKV_CHUNK_SIZE", 1, 1 << 20, &settings.params.chunk_size);
   read_integer("CHUNKKV_WINDOW", 1, 64, &settings.params.window);
   read_integer("CHUNKKV_REUSE", 1, 1024, &settings.params.layer_reuse);
+  read_integer("CHUNKKV_SPREAD", 1, 64, &settings.params.spread);
   read_integer("CHUNKKV_MIN_TOKENS", 0, INT32_MAX, &settings.min_tokens);
   read_integer("CHUNKKV_DECODE_BUDGET", 1, INT32_MAX / 2, &settings.decode_budget);
   settings.decode_slack = settings.decode_budget / 4 > 64 ? settings.decode_budget / 4 : 64;

@@ -37,6 +37,7 @@ class Params(Struct):
         ("num_sinks", c_int32),
         ("scale", c_float),
         ("logit_softcap", c_float),
+        ("spread", c_int32),
     )
 
 

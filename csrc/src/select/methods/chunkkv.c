@@ -7,6 +7,16 @@
 #include "../topk.h"
 #include "method.h"
 
+// A token's score counts for itself and those after it, a share each. What a model reads off token by
+// token gets attention where it begins; with this the chunk that it goes on in stays, too.
+static void spread_scores(float *scores, int32_t len, int32_t width) {
+  for (int32_t t = len - 1; t >= 0; t--) {
+    double sum = 0;
+    for (int32_t i = t; i >= 0 && i > t - width; i--) sum += scores[i];
+    scores[t] = (float)(sum / width);
+  }
+}
+
 // Attention of all heads together: one index set serves the layer.
 static void finish_summed(const ckv_finish *f) {
   for (int32_t t = 0; t < f->len; t++) {
@@ -14,6 +24,7 @@ static void finish_summed(const ckv_finish *f) {
     for (int32_t h = 0; h < f->num_kv_heads; h++) sum += f->mass[(int64_t)h * f->stride + t];
     f->scores[t] = (float)sum;
   }
+  if (f->params->spread > 1) spread_scores(f->scores, f->len, f->params->spread);
 }
 
 // A run of a chunk that is kept in part, to use up the budget.
