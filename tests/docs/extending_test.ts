@@ -1,5 +1,5 @@
 /**
- * docs/extending.md: its diffs are a patch that applies, compiles, and passes the test in it.
+ * docs/extending.md: its diffs are a patch that applies, compiles, and passes the tests in it.
  *
  * @module
  */
@@ -15,7 +15,7 @@ import { withFolder } from "../tools/scratch.ts";
 import { codeBlocks, readText } from "./markdown.ts";
 
 const COPIED = ["csrc", "ffi", "mod.ts", "tests/assert.ts"];
-const TEST = "tests/select/tokenkv_test.ts";
+const TESTS = ["tests/select/tokenkv_test.ts", "tests/score/e5m2_test.ts"];
 
 function sources(folder: string): string[] {
   return [...Deno.readDirSync(folder)].flatMap(({ name, isDirectory }) => {
@@ -24,7 +24,7 @@ function sources(folder: string): string[] {
   });
 }
 
-Deno.test("the new method of docs/extending.md applies, compiles and passes its test", async () => {
+Deno.test("the new method and element type of docs/extending.md apply, compile and pass their tests", async () => {
   await withFolder(async (folder) => {
     for (const path of COPIED) {
       cpSync(join(repoRoot(), path), join(folder, path), { recursive: true });
@@ -32,10 +32,10 @@ Deno.test("the new method of docs/extending.md applies, compiles and passes its 
     const imports = { chunkkv: "./mod.ts", "@std/assert": "./tests/assert.ts" };
     Deno.writeTextFileSync(`${folder}/deno.json`, JSON.stringify({ imports }));
     const patch = codeBlocks(readText("docs/extending.md"), "diff").join("");
-    Deno.writeTextFileSync(`${folder}/method.patch`, patch);
+    Deno.writeTextFileSync(`${folder}/extending.patch`, patch);
     // A repository of its own: git leaves out what lies in another one.
     await run(["git", "init", "--quiet"], { cwd: folder });
-    await run(["git", "apply", "method.patch"], { cwd: folder });
+    await run(["git", "apply", "extending.patch"], { cwd: folder });
 
     const library = `${folder}/libchunkkv.so`;
     const flags = ["-shared", "-fPIC", "-DCKV_BUILD", "-Wall", "-Wextra", "-Werror"];
@@ -45,7 +45,7 @@ Deno.test("the new method of docs/extending.md applies, compiles and passes its 
       "-lm",
       "-lpthread",
     ]);
-    const args = ["test", "--no-lock", "--allow-read", "--allow-env", "--allow-ffi", TEST];
+    const args = ["test", "--no-lock", "--allow-read", "--allow-env", "--allow-ffi", ...TESTS];
     const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
       args,
       cwd: folder,
@@ -53,6 +53,6 @@ Deno.test("the new method of docs/extending.md applies, compiles and passes its 
     }).output();
     const said = new TextDecoder().decode(stdout) + new TextDecoder().decode(stderr);
     assertEquals(code, 0, said);
-    assertEquals(/1 passed \| 0 failed/.test(said), true, said);
+    assertEquals(/2 passed \| 0 failed/.test(said), true, said);
   });
 });
