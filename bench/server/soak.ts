@@ -135,7 +135,7 @@ export async function soak(
       if (Math.floor(20 * progress()) > rss.length) {
         // Claimed before the wait, or several users would measure the same twentieth.
         const at = rss.push(0) - 1;
-        files[at] = server.openFiles();
+        files[at] = await server.openFiles();
         rss[at] = Math.round(await server.rssMib());
       }
       await new Promise((resume) => setTimeout(resume, pause * random()));
