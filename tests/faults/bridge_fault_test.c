@@ -278,7 +278,7 @@ static void every_device_allocation_fails(const char *path) {
     ckv_llama_context *context = open_context(model);
     CHECK(prefill(context) == CKV_OK, "prefill");
     failed_before = failures;
-    char number[16];
+    char number[24];
     snprintf(number, sizeof number, "%ld", k);
     setenv("CHUNKKV_FAKE_ALLOCATIONS", number, 1);
     compress_or_not(context, CKV_METHOD_CHUNKKV);

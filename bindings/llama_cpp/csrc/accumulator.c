@@ -197,8 +197,8 @@ static ckv_status add_node(ckvl_accumulator *a, const struct ggml_tensor *node, 
                      "their attention, but layer %d has others",
                      layer.index);
   }
-  ckvl_gain *gain;
-  ckvl_order *order;
+  ckvl_gain *gain = NULL;
+  ckvl_order *order = NULL;
   const int32_t rows = (int32_t)node->src[0]->ne[1];
   status = find_gain(a, &layer, &gain);
   if (!status) status = find_order(a, gain, node->src[3], rows, is_own_mask, &order);
