@@ -13,7 +13,10 @@
 static int32_t budget_of_layer(const ckv_params *params, int32_t n, int32_t layer,
                                int32_t num_layers) {
   const int32_t window = params->window < n ? params->window : n;
-  if (params->budget <= window || params->budget >= n || num_layers < 2) return params->budget;
+  // Settings are not checked here: a window below 0 is refused by every stage.
+  if (window < 0 || params->budget <= window || params->budget >= n || num_layers < 2) {
+    return params->budget;
+  }
   const int64_t mean = params->budget - window;
   int64_t most = 2 * mean - mean / BETA;
   if (most > n - window) most = n - window;
