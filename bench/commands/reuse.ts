@@ -5,7 +5,7 @@
  */
 import { basename } from "node:path";
 import type { Command } from "commander";
-import { allCases, methodLabel } from "../evaluation/cases.ts";
+import { allCases, caseKey, methodLabel } from "../evaluation/cases.ts";
 import {
   addEvaluationOptions,
   comparedMethods,
@@ -114,10 +114,8 @@ async function reuse(given: ReuseOptions): Promise<void> {
 }
 
 function withSimilarity(row: SummaryRow, examples: readonly ExampleRow[]): ReuseRow {
-  const lists = examples.flatMap(({ method, keep, reuse, similarity }) =>
-    method === row.method && keep === row.keep && reuse === row.reuse && similarity?.length
-      ? [similarity]
-      : []
+  const lists = examples.flatMap((example) =>
+    caseKey(example) === caseKey(row) && example.similarity?.length ? [example.similarity] : []
   );
   if (lists.length === 0) {
     return { ...row, similarity: null, similarity_ci: null, similarity_by_layer: [] };

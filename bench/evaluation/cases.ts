@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { methodByName } from "chunkkv";
 import type { CompressOptions } from "chunkkv/llama-cpp";
 
 /** One way to compress. */
@@ -31,10 +32,6 @@ export interface CaseSettings {
 /** The cache as it is: what all others are compared with. */
 export const FULL: Case = { method: "full", keep: 1, reuse: 1 };
 
-// What else a method is told: the others do not depend on it.
-const HAS_CHUNKS = new Set(["chunkkv"]);
-const HAS_WINDOW = new Set(["chunkkv", "snapkv", "pyramidkv"]);
-
 /**
  * Every method with every fraction, chunk size, window and spread that it depends on.
  *
@@ -51,10 +48,10 @@ export function allCases(
 ): Case[] {
   return keeps.flatMap((keep) =>
     methods.filter((method) => method !== "full").flatMap((method) => {
-      const hasChunks = HAS_CHUNKS.has(method);
-      const sizes = several("chunk_size", hasChunks ? settings.chunkSize : undefined);
-      const windows = several("window_size", HAS_WINDOW.has(method) ? settings.window : undefined);
-      const spreads = several("spread", hasChunks ? settings.spread : undefined);
+      const has = methodByName(method);
+      const sizes = several("chunk_size", "chunkSize" in has ? settings.chunkSize : undefined);
+      const windows = several("window_size", "window" in has ? settings.window : undefined);
+      const spreads = several("spread", "spread" in has ? settings.spread : undefined);
       return sizes.flatMap((size) =>
         windows.flatMap((window) =>
           spreads.map((spread) => ({ method, keep, reuse, ...size, ...window, ...spread }))

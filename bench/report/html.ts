@@ -10,7 +10,13 @@ import { rowTable, summaryTable } from "./html_tables.ts";
 import { Markup, markup } from "./markup.ts";
 import { againstKept, bars, heatMaps, methodsOf, similarityPlot } from "./plots.ts";
 import type { Results } from "./results.ts";
-import { type EvaluationRow, isEvaluation, summarize, type Summary } from "./summary.ts";
+import {
+  type EvaluationRow,
+  isEvaluation,
+  methodName,
+  summarize,
+  type Summary,
+} from "./summary.ts";
 import { percent, type Plot } from "./svg.ts";
 
 // No script, no request: what the page shows is in the page.
@@ -165,8 +171,9 @@ function rowName(row: Named): string {
   return typeof tokens === "number" ? `${caseName(row)} of ${tokens}` : caseName(row);
 }
 
-function caseName({ method, keep }: Named): string {
-  return [method ?? "", typeof keep === "number" ? percent(keep) : ""].join(" ").trim();
+function caseName(row: Named): string {
+  const method = row.method === undefined ? "" : methodName(row as unknown as EvaluationRow);
+  return [method, typeof row.keep === "number" ? percent(row.keep) : ""].join(" ").trim();
 }
 
 function section(title: string, content: Markup | undefined): Markup {

@@ -158,6 +158,7 @@ export async function soak(
 }
 
 function latency(times: number[]): Latency {
+  if (times.length === 0) return { requests: 0, p50: NaN, p95: NaN, p99: NaN };
   const [p50, p95, p99] = quantile(times, [0.5, 0.95, 0.99]).map(Math.round);
   return { requests: times.length, p50: p50!, p95: p95!, p99: p99! };
 }

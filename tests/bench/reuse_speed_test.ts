@@ -1,10 +1,11 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { methodLabel } from "../../bench/evaluation/cases.ts";
 import { evaluated, NEEDLE, TINY, withFolder } from "./evaluated.ts";
 import { chunkkv } from "./run.ts";
 
 Deno.test("reuse tells how alike layers choose, and what sharing does", () =>
   withFolder(async (folder) => {
-    const { rows, stdout } = await evaluated([
+    const { rows, summary, stdout } = await evaluated([
       "reuse",
       "--lengths",
       "120",
@@ -16,16 +17,24 @@ Deno.test("reuse tells how alike layers choose, and what sharing does", () =>
       "0.3",
       "--reuse",
       "1,3",
+      "--chunk-size",
+      "10,3",
       ...TINY,
     ], folder);
-    assertEquals(rows.map(({ method, reuse }) => `${method} ${reuse}`), [
-      "full 1",
-      "streaming_llm 1",
-      "snapkv 1",
-      "chunkkv 1",
-      "chunkkv 3",
+    assertEquals(rows.map(methodLabel), [
+      "full",
+      "streaming_llm",
+      "snapkv",
+      "chunkkv c=10",
+      "chunkkv c=3",
+      "chunkkv N=3 c=10",
+      "chunkkv N=3 c=3",
     ]);
-    const [, streaming, snapkv, chunkkv1, chunkkv3] = rows;
+    const [, streaming, snapkv, chunkkv1, , chunkkv3] = rows;
+    // With one example a mean is its row's, and chunk sizes are not mixed.
+    for (const [i, line] of (summary as unknown as { similarity_by_layer: number[] }[]).entries()) {
+      assertEquals(line.similarity_by_layer, rows[i]!.similarity ?? []);
+    }
     assertEquals(streaming!.similarity, Array(29).fill(1));
     const isBetween = (value: number) => value >= 0 && value < 1;
     assert(snapkv!.similarity!.length === 29 && snapkv!.similarity!.some(isBetween));

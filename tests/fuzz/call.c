@@ -104,7 +104,7 @@ static void make_params(input *in, ckv_params *p) {
   p->layer_reuse = take_in(in, 1, 3);
   p->pool_size = 1 + 2 * take_in(in, 0, 4);
   p->num_sinks = take_in(in, 0, 8);
-  p->spread = take_in(in, 1, 9);
+  p->spread = 1 + p->num_sinks;  // of no byte of its own: seeds mean what they meant
   const uint8_t field = take_u8(in);
   if (field >= 13) return;
   const int64_t number = take_odd_number(in);

@@ -1,7 +1,6 @@
 #include "score.h"
 
 #include <math.h>
-#include <stddef.h>
 #include <string.h>
 
 #include "../kv_view.h"
@@ -72,13 +71,11 @@ static thread_scratch scratch_of(const job *j, int32_t thread) {
   return scratch;
 }
 
-// The range that has number `index` of what `first`, the place of a range's first number, counts.
-static const ckv_score_range *range_of(const job *j, size_t first, int64_t index) {
+static const ckv_score_range *range_of_tile(const job *j, int64_t tile) {
   int32_t low = 0;
   for (int32_t high = j->wave.count; high - low > 1;) {
     const int32_t middle = low + (high - low) / 2;
-    const char *range = (const char *)&j->wave.ranges[middle];
-    if (*(const int64_t *)(const void *)(range + first) <= index)
+    if (j->wave.ranges[middle].first_tile <= tile)
       low = middle;
     else
       high = middle;
@@ -86,12 +83,16 @@ static const ckv_score_range *range_of(const job *j, size_t first, int64_t index
   return &j->wave.ranges[low];
 }
 
-static const ckv_score_range *range_of_tile(const job *j, int64_t tile) {
-  return range_of(j, offsetof(ckv_score_range, first_tile), tile);
-}
-
 static const ckv_score_range *range_of_block(const job *j, int64_t block) {
-  return range_of(j, offsetof(ckv_score_range, first_block), block);
+  int32_t low = 0;
+  for (int32_t high = j->wave.count; high - low > 1;) {
+    const int32_t middle = low + (high - low) / 2;
+    if (j->wave.ranges[middle].first_block <= block)
+      low = middle;
+    else
+      high = middle;
+  }
+  return &j->wave.ranges[low];
 }
 
 // Rows of block number `block` of the wave: [*first, *first + result) of its range.

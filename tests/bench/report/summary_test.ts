@@ -141,6 +141,17 @@ Deno.test("commandLine() can be pasted into a shell", () => {
   );
 });
 
+Deno.test("renderHtml() keeps the speeds of a method's settings apart", async () => {
+  const rows = [8, 16].map((window_size) => ({
+    ...{ method: "chunkkv", keep: 0.1, reuse: 1, window_size, prompt_tokens: 64 },
+    decode_tps: window_size,
+  }));
+  const page = await renderHtml(results("speed", "model", {}, rows));
+  for (const name of ["chunkkv w=8 10% of 64 8.00", "chunkkv w=16 10% of 64 16.0"]) {
+    assert(page.includes(name), name);
+  }
+});
+
 Deno.test("renderHtml() writes a page without rows, too, and asks for nothing", async () => {
   const page = await renderHtml(results("needle", "<model>", {}, []));
   assert(page.startsWith("<!DOCTYPE html>") && page.includes("&lt;model&gt;"));
