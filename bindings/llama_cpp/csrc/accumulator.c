@@ -15,6 +15,8 @@ void ckvl_accumulator_free(ckvl_accumulator *a) {
   free(a->layers);
   free(a->halves);
   free(a->scores);
+  ckvl_staged_free(&a->queries);
+  ckvl_staged_free(&a->keys);
   *a = (ckvl_accumulator){.api = a->api, .ckv = a->ckv};
 }
 
@@ -126,6 +128,21 @@ static ckv_status find_order(ckvl_accumulator *a, const ckvl_gain *gain,
   return read_order(a, order, mask, rows);
 }
 
+// Queries and keys of the node where the CPU reads them.
+static ckv_status stage(ckvl_accumulator *a, const struct ggml_tensor *q, const ckvl_layer *layer,
+                        const ckvl_order *order) {
+  int32_t last = 0;
+  for (int32_t i = 0; i < order->count; i++) {
+    if (last < order->cells[i]) last = order->cells[i];
+  }
+  const size_t query_bytes = (size_t)(q->ne[1] - 1) * q->nb[1] + (size_t)(q->ne[2] - 1) * q->nb[2] +
+                             (size_t)q->ne[0] * sizeof(float);
+  const ckv_status status = ckvl_stage(a->api, q, 0, query_bytes, &a->queries, &a->reason);
+  if (status) return status;
+  return ckvl_stage(a->api, layer->keys, 0, ((size_t)last + 1) * layer->keys->nb[1], &a->keys,
+                    &a->reason);
+}
+
 // The library's sum over all rows of the node, each of which sees the tokens up to its own.
 static ckv_status score(ckvl_accumulator *a, const struct ggml_tensor *node,
                         const ckvl_layer *layer, const ckvl_order *order) {
@@ -133,6 +150,8 @@ static ckv_status score(ckvl_accumulator *a, const struct ggml_tensor *node,
   const size_t floats = (size_t)layer->num_kv_heads * (size_t)order->count;
   a->scores = ckvl_grow(a->scores, &a->scores_capacity, sizeof *a->scores * floats);
   if (!a->scores) return ckvl_fail_memory(&a->reason, sizeof *a->scores * floats);
+  const ckv_status staged = stage(a, q, layer, order);
+  if (staged) return staged;
   ckv_params params;
   ckv_default_params(&params);
   params.method = CKV_METHOD_H2O;
@@ -146,9 +165,8 @@ static ckv_status score(ckvl_accumulator *a, const struct ggml_tensor *node,
       .num_q_heads = layer->num_q_heads,
       .window = (int32_t)q->ne[1],
       .head_dim = layer->key_dim,
-      .data = q->data,
-      .size_bytes = (q->ne[1] - 1) * (int64_t)q->nb[1] + (q->ne[2] - 1) * (int64_t)q->nb[2] +
-                    q->ne[0] * (int64_t)sizeof(float),
+      .data = a->queries.data,
+      .size_bytes = (int64_t)a->queries.bytes,
       .stride_head = (int64_t)q->nb[2],
       .stride_row = (int64_t)q->nb[1],
   };
@@ -160,13 +178,13 @@ static ckv_status score(ckvl_accumulator *a, const struct ggml_tensor *node,
       .head_dim = layer->key_dim,
       .kv_len = order->count,
       .block_size = 1,
-      .data = layer->keys->data,
-      .size_bytes = layer->keys->ne[1] * (int64_t)layer->keys->nb[1],
+      .data = a->keys.data,
+      .size_bytes = (int64_t)a->keys.bytes,
       .stride_head = (int64_t)a->api->ggml_row_size(layer->keys->type, layer->key_dim),
       .stride_block = (int64_t)layer->keys->nb[1],
       .block_table = order->cells,
       .max_blocks = order->count,
-      .num_blocks = (int32_t)layer->keys->ne[1],
+      .num_blocks = (int32_t)(a->keys.bytes / layer->keys->nb[1]),
   };
   ckv_scores scores = {
       .struct_size = sizeof scores,
@@ -181,21 +199,16 @@ static ckv_status score(ckvl_accumulator *a, const struct ggml_tensor *node,
   return ckvl_fail(&a->reason, status, "Layer %d: %s", layer->index, ckv_context_error(a->ckv));
 }
 
-static bool is_host(const ckvl_accumulator *a, const struct ggml_tensor *tensor) {
-  while (tensor->view_src) tensor = tensor->view_src;
-  return tensor->buffer && a->api->ggml_backend_buffer_is_host(tensor->buffer);
-}
-
 static ckv_status add_node(ckvl_accumulator *a, const struct ggml_tensor *node, bool is_own_mask) {
   ckvl_layer layer;
   memset(&layer, 0, sizeof layer);
   ckv_status status = ckvl_attention_read(a->api, NULL, node, &layer, &a->reason);
   if (status) return status;
-  if (layer.streams != 1 || !is_host(a, layer.keys) || !is_host(a, node->src[0])) {
+  if (layer.streams != 1) {
     return ckvl_fail(&a->reason, CKV_ERROR_UNSUPPORTED,
-                     "Expected queries and keys in host memory, in one stream of cells, to add up "
-                     "their attention, but layer %d has others",
-                     layer.index);
+                     "Expected keys in one stream of cells, to add up their attention, but layer "
+                     "%d has %d",
+                     layer.index, layer.streams);
   }
   ckvl_gain *gain = NULL;
   ckvl_order *order = NULL;

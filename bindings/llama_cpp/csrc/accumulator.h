@@ -3,6 +3,7 @@
 #define CKVL_ACCUMULATOR_H
 
 #include "capture.h"
+#include "staged.h"
 #include "sums.h"
 
 // What one layer's cells have got in this call.
@@ -35,6 +36,7 @@ typedef struct ckvl_accumulator {
   size_t halves_capacity;
   float *scores;
   size_t scores_capacity;
+  ckvl_staged queries, keys;
   ckv_status status;
   ckvl_error reason;
 } ckvl_accumulator;

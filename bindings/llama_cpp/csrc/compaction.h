@@ -12,6 +12,7 @@
 #include "cells.h"
 #include "kept.h"
 #include "places.h"
+#include "staged.h"
 #include "state_blob.h"
 #include "sums.h"
 
@@ -76,8 +77,8 @@ void ckvl_places_end(ckvl_compaction *c);
 // True if some layer is not in host memory.
 bool ckvl_is_on_device(const ckvl_compaction *c);
 
-// Selection where layers have or keep tokens of their own number, or have sums to choose by: in host
-// memory. Fills in c->kept, its lens too, and c->drops.
+// Selection where layers have or keep tokens of their own number, or have sums to choose by: on the
+// CPU, wherever the layers are. Fills in c->kept, its lens too, and c->drops.
 bool ckvl_selects_own(const ckvl_compaction *c, const ckv_params *params);
 ckv_status ckvl_select_own(ckvl_compaction *c, const ckv_params *params, float *scores);
 
@@ -85,12 +86,13 @@ ckv_status ckvl_select_own(ckvl_compaction *c, const ckv_params *params, float *
 ckv_query_view ckvl_queries_view(const ckvl_layer *layer, int32_t window, int32_t device,
                                  const char *data);
 
-// Keys or values of a layer in host memory, one cell per block.
-ckv_kv_view ckvl_listed_view(const ckvl_compaction *c, const ckvl_layer *layer,
-                             const struct ggml_tensor *rows, int32_t head_dim, const int32_t *cell,
-                             int32_t count);
+// Keys or values of a layer up to the last of the listed cells where the CPU reads them, and the view of
+// them, one cell per block.
+ckv_status ckvl_listed_view(const ckvl_compaction *c, const ckvl_layer *layer,
+                            const struct ggml_tensor *rows, int32_t head_dim, const int32_t *cell,
+                            int32_t count, ckvl_staged *staged, ckv_kv_view *view);
 
-// Moves the kept rows of a layer in host memory whose sets are shorter than others', and hides its other
+// Moves the kept rows of a layer whose sets are shorter than others', on the CPU, and hides its other
 // cells.
 ckv_status ckvl_gather_short(const ckvl_compaction *c, int32_t l);
 

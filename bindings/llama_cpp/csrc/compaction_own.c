@@ -9,10 +9,17 @@ bool ckvl_selects_own(const ckvl_compaction *c, const ckv_params *params) {
          params->method == CKV_METHOD_PYRAMIDKV;
 }
 
-ckv_kv_view ckvl_listed_view(const ckvl_compaction *c, const ckvl_layer *layer,
-                             const struct ggml_tensor *rows, int32_t head_dim, const int32_t *cell,
-                             int32_t count) {
-  return (ckv_kv_view){
+ckv_status ckvl_listed_view(const ckvl_compaction *c, const ckvl_layer *layer,
+                            const struct ggml_tensor *rows, int32_t head_dim, const int32_t *cell,
+                            int32_t count, ckvl_staged *staged, ckv_kv_view *view) {
+  int32_t last = 0;
+  for (int32_t i = 0; i < count; i++) {
+    if (last < cell[i]) last = cell[i];
+  }
+  const ckv_status status = ckvl_stage(c->api, rows, ckvl_row_offset(layer, rows, 0),
+                                       ((size_t)last + 1) * rows->nb[1], staged, c->error);
+  if (status) return status;
+  *view = (ckv_kv_view){
       .struct_size = sizeof(ckv_kv_view),
       .dtype = ckvl_dtype(rows->type),
       .device = CKV_CPU,
@@ -21,14 +28,15 @@ ckv_kv_view ckvl_listed_view(const ckvl_compaction *c, const ckvl_layer *layer,
       .head_dim = head_dim,
       .kv_len = count,
       .block_size = 1,
-      .data = (char *)rows->data + ckvl_row_offset(layer, rows, 0),
-      .size_bytes = rows->ne[1] * (int64_t)rows->nb[1],
+      .data = staged->data,
+      .size_bytes = (int64_t)staged->bytes,
       .stride_head = (int64_t)c->api->ggml_row_size(rows->type, head_dim),
       .stride_block = (int64_t)rows->nb[1],
       .block_table = cell,
       .max_blocks = count,
-      .num_blocks = (int32_t)rows->ne[1],
+      .num_blocks = last + 1,
   };
+  return CKV_OK;
 }
 
 static ckv_status fail_library(ckvl_compaction *c, ckv_status status, int32_t layer) {
@@ -63,10 +71,16 @@ static ckv_status score_layer(ckvl_compaction *c, const ckv_params *params, cons
   const size_t row = (size_t)layer->key_dim * (size_t)layer->num_q_heads;
   const float *rows = layer->queries + row * (size_t)(layer->rows - window);
   const ckv_query_view queries = ckvl_queries_view(layer, window, CKV_CPU, (const char *)rows);
-  const ckv_kv_view keys =
-      ckvl_listed_view(c, layer, layer->keys, layer->key_dim, own->cell, own->count);
-  const ckv_status status = ckv_score(c->ckv, params, &queries, &keys, scores);
-  return status ? fail_library(c, status, layer->index) : CKV_OK;
+  ckvl_staged staged = {0};
+  ckv_kv_view keys;
+  ckv_status status = ckvl_listed_view(c, layer, layer->keys, layer->key_dim, own->cell, own->count,
+                                       &staged, &keys);
+  if (!status) {
+    status = ckv_score(c->ckv, params, &queries, &keys, scores);
+    if (status) fail_library(c, status, layer->index);
+  }
+  ckvl_staged_free(&staged);
+  return status;
 }
 
 static ckv_status select_layer(ckvl_compaction *c, const ckv_params *params, int32_t l,

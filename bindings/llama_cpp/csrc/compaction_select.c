@@ -95,11 +95,6 @@ static ckv_status check_params(ckvl_compaction *c, const ckv_params *params) {
                                "Expected a context that adds up attention, which h2o chooses by, "
                                "but found one that does not: make it with accumulate_attention");
   }
-  if (ckvl_selects_own(c, params) && ckvl_is_on_device(c)) {
-    return ckvl_fail(c->error, CKV_ERROR_UNSUPPORTED,
-                     "Expected the KV cache in host memory for %s but found layers on a device",
-                     ckv_method_name(params->method));
-  }
   if (params->layer_reuse > 1 && ckvl_selects_own(c, params)) {
     return ckvl_fail(c->error, CKV_ERROR_UNSUPPORTED,
                      "Expected layers that choose for themselves, as with and after pyramidkv and "

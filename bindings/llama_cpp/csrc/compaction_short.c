@@ -49,28 +49,37 @@ static void hide(const ckvl_compaction *c, const ckvl_layer *layer, int32_t begi
   }
 }
 
+// Keys or values of a layer: the sets' tokens but the tail, then the tail. `indices`: room for the tail.
+static ckv_status move_side(const ckvl_compaction *c, int32_t l, struct ggml_tensor *rows,
+                            int32_t head_dim, int32_t *indices, ckvl_staged *staged) {
+  const ckvl_layer *layer = c->global.data[l];
+  const int32_t n = c->cells.count, tail = ckvl_kept_tail(&c->kept, n);
+  ckv_kv_view view;
+  ckv_status status = ckvl_listed_view(c, layer, rows, head_dim, c->cells.cell, n, staged, &view);
+  if (status) return status;
+  status = move_first(c, l, &view, c->kept.lens[l] - tail);
+  if (!status) status = move_tail(c, &view, c->kept.len - tail, tail, indices);
+  if (status) {
+    return ckvl_fail(c->error, status, "Layer %d: %s", layer->index, ckv_context_error(c->ckv));
+  }
+  ckvl_unstage(c->api, rows, ckvl_row_offset(layer, rows, 0), staged->bytes, staged);
+  return CKV_OK;
+}
+
 ckv_status ckvl_gather_short(const ckvl_compaction *c, int32_t l) {
   const ckvl_layer *layer = c->global.data[l];
   const int32_t tail = ckvl_kept_tail(&c->kept, c->cells.count);
-  const int32_t first = c->kept.lens[l] - tail, end = c->kept.len - tail;
-  const ckv_kv_view sides[] = {
-      ckvl_listed_view(c, layer, layer->keys, layer->key_dim, c->cells.cell, c->cells.count),
-      ckvl_listed_view(c, layer, layer->values, layer->value_dim, c->cells.cell, c->cells.count),
-  };
   int32_t *indices = malloc(sizeof *indices * (size_t)tail);
   uint8_t *zeros = calloc(1, layer->keys->nb[1]);
+  ckvl_staged staged = {0};
   ckv_status status = CKV_OK;
   if (!indices || !zeros) {
     status = ckvl_fail_memory(c->error, sizeof *indices * (size_t)tail + layer->keys->nb[1]);
   }
-  for (int32_t side = 0; side < 2 && !status; side++) {
-    status = move_first(c, l, &sides[side], first);
-    if (!status) status = move_tail(c, &sides[side], end, tail, indices);
-    if (status) {
-      ckvl_fail(c->error, status, "Layer %d: %s", layer->index, ckv_context_error(c->ckv));
-    }
-  }
-  if (!status) hide(c, layer, first, end, zeros);
+  if (!status) status = move_side(c, l, layer->keys, layer->key_dim, indices, &staged);
+  if (!status) status = move_side(c, l, layer->values, layer->value_dim, indices, &staged);
+  if (!status) hide(c, layer, c->kept.lens[l] - tail, c->kept.len - tail, zeros);
+  ckvl_staged_free(&staged);
   free(indices);
   free(zeros);
   return status;
@@ -87,24 +96,23 @@ ckv_status ckvl_own_tokens_find(const ckvl_compaction *c, const ckvl_layer *laye
   const int32_t n = c->cells.count;
   *own = (ckvl_own_tokens){.count = n, .cell = c->cells.cell};
   if (!c->has_hidden) return CKV_OK;
-  const size_t row_bytes = layer->keys->nb[1];
   own->place = malloc(sizeof *own->place * 2 * (size_t)n);
-  uint8_t *row = malloc(row_bytes);
-  if (!own->place || !row) {
-    free(row);
-    ckvl_own_tokens_free(own);
-    return ckvl_fail_memory(c->error, row_bytes + sizeof *own->place * 2 * (size_t)n);
-  }
+  if (!own->place) return ckvl_fail_memory(c->error, sizeof *own->place * 2 * (size_t)n);
+  ckvl_staged staged = {0};
+  ckv_kv_view keys;
+  const ckv_status status =
+      ckvl_listed_view(c, layer, layer->keys, layer->key_dim, c->cells.cell, n, &staged, &keys);
   int32_t *cell = own->place + n;
   own->count = 0;
   own->cell = cell;
-  for (int32_t t = 0; t < n; t++) {
-    c->api->ggml_backend_tensor_get(
-        layer->keys, row, ckvl_row_offset(layer, layer->keys, c->cells.cell[t]), row_bytes);
+  const size_t row_bytes = layer->keys->nb[1];
+  for (int32_t t = 0; t < n && !status; t++) {
+    const uint8_t *row = (const uint8_t *)staged.data + (size_t)c->cells.cell[t] * row_bytes;
     if (ckvl_is_hidden(layer->keys->type, row, row_bytes)) continue;
     own->place[own->count] = t;
     cell[own->count++] = c->cells.cell[t];
   }
-  free(row);
-  return CKV_OK;
+  ckvl_staged_free(&staged);
+  if (status) ckvl_own_tokens_free(own);
+  return status;
 }

@@ -53,6 +53,8 @@ bool ckvl_state_has_hidden(const uint8_t *data, size_t size) {
 void ckvl_hiding_free(ckvl_hiding *hiding) {
   free(hiding->cells);
   free(hiding->saved);
+  ckvl_staged_free(&hiding->mask_data);
+  ckvl_staged_free(&hiding->keys);
   *hiding = (ckvl_hiding){.api = hiding->api};
 }
 
@@ -86,16 +88,17 @@ static int32_t written_layer(const struct ggml_tensor *node) {
              : -1;
 }
 
-static uint16_t *mask_at(const struct ggml_tensor *mask, int32_t row, int32_t cell) {
-  return (uint16_t *)(void *)((char *)mask->data + (size_t)row * mask->nb[1]) + cell;
+static uint16_t *mask_at(const ckvl_hiding *h, const struct ggml_tensor *mask, int32_t row,
+                         int32_t cell) {
+  return (uint16_t *)(void *)(h->mask_data.data + (size_t)row * mask->nb[1]) + cell;
 }
 
 // Whether a token of the graph sees a cell; of one sequence the newest sees what any other does.
 static bool is_seen(const ckvl_hiding *h, const struct ggml_tensor *mask, int32_t tokens,
                     int32_t cell) {
   int32_t row = tokens - 1;
-  while (h->is_mixed && row > 0 && *mask_at(mask, row, cell) == F16_MINUS_INFINITY) row--;
-  return *mask_at(mask, row, cell) != F16_MINUS_INFINITY;
+  while (h->is_mixed && row > 0 && *mask_at(h, mask, row, cell) == F16_MINUS_INFINITY) row--;
+  return *mask_at(h, mask, row, cell) != F16_MINUS_INFINITY;
 }
 
 // Cells that the graph's tokens see, and that are hidden from this layer.
@@ -105,12 +108,18 @@ static ckv_status find_hidden(ckvl_hiding *h, const ckvl_layer *layer,
   h->cells = ckvl_grow(h->cells, &h->cells_capacity, sizeof *h->cells * (size_t)cells);
   if (!h->cells) return ckvl_fail_memory(&h->reason, sizeof *h->cells * (size_t)cells);
   h->count = 0;
-  for (int32_t c = 0; c < cells; c++) {
-    if (!is_seen(h, mask, tokens, c)) continue;
-    const uint8_t *row = (const uint8_t *)layer->keys->data + (size_t)c * layer->keys->nb[1];
-    if (ckvl_is_hidden(layer->keys->type, row, layer->keys->nb[1])) h->cells[h->count++] = c;
+  const size_t row_bytes = layer->keys->nb[1];
+  ckv_status status =
+      ckvl_stage(h->api, mask, 0, (size_t)mask->ne[1] * mask->nb[1], &h->mask_data, &h->reason);
+  if (!status) {
+    status = ckvl_stage(h->api, layer->keys, 0, (size_t)cells * row_bytes, &h->keys, &h->reason);
   }
-  return CKV_OK;
+  for (int32_t c = 0; c < cells && !status; c++) {
+    if (!is_seen(h, mask, tokens, c)) continue;
+    const uint8_t *row = (const uint8_t *)h->keys.data + (size_t)c * row_bytes;
+    if (ckvl_is_hidden(layer->keys->type, row, row_bytes)) h->cells[h->count++] = c;
+  }
+  return status;
 }
 
 static ckv_status mask_hidden(ckvl_hiding *h, struct ggml_tensor *mask) {
@@ -123,16 +132,13 @@ static ckv_status mask_hidden(ckvl_hiding *h, struct ggml_tensor *mask) {
   uint16_t *saved = h->saved;
   for (int32_t r = 0; r < rows; r++) {
     for (int32_t i = 0; i < h->count; i++, saved++) {
-      uint16_t *at = mask_at(mask, r, h->cells[i]);
+      uint16_t *at = mask_at(h, mask, r, h->cells[i]);
       *saved = *at;
       *at = F16_MINUS_INFINITY;
     }
   }
+  ckvl_unstage(h->api, mask, 0, h->mask_data.bytes, &h->mask_data);
   return CKV_OK;
-}
-
-static bool is_host(const ckvl_hiding *h, const struct ggml_tensor *tensor) {
-  return tensor->buffer && h->api->ggml_backend_buffer_is_host(tensor->buffer);
 }
 
 static ckv_status hide(ckvl_hiding *h, struct ggml_tensor *node) {
@@ -142,13 +148,11 @@ static ckv_status hide(ckvl_hiding *h, struct ggml_tensor *node) {
   if (status) return status;
   struct ggml_tensor *mask = node->src[3];
   // A mask that the graph computes, or keys that it writes later, could not be relied on yet.
-  if (layer.index != h->written || mask->op != GGML_OP_NONE || layer.streams != 1 ||
-      !is_host(h, mask) || !is_host(h, layer.keys)) {
-    return ckvl_fail(
-        &h->reason, CKV_ERROR_UNSUPPORTED,
-        "Expected a mask and keys in host memory, there before layer %d attends, to hide "
-        "the tokens that it dropped, but found others",
-        layer.index);
+  if (layer.index != h->written || mask->op != GGML_OP_NONE || layer.streams != 1) {
+    return ckvl_fail(&h->reason, CKV_ERROR_UNSUPPORTED,
+                     "Expected a mask and keys that are there before layer %d attends, to hide "
+                     "the tokens that it dropped, but found others",
+                     layer.index);
   }
   status = find_hidden(h, &layer, mask, (int32_t)node->src[0]->ne[1]);
   return status || h->count == 0 ? status : mask_hidden(h, mask);
@@ -169,7 +173,8 @@ bool ckvl_hiding_before(ckvl_hiding *h, struct ggml_tensor *node) {
 void ckvl_hiding_after(ckvl_hiding *h) {
   const uint16_t *saved = h->saved;
   for (int32_t r = 0; h->mask && r < h->rows; r++) {
-    for (int32_t i = 0; i < h->count; i++) *mask_at(h->mask, r, h->cells[i]) = *saved++;
+    for (int32_t i = 0; i < h->count; i++) *mask_at(h, h->mask, r, h->cells[i]) = *saved++;
   }
+  if (h->mask) ckvl_unstage(h->api, h->mask, 0, h->mask_data.bytes, &h->mask_data);
   h->mask = NULL;
 }

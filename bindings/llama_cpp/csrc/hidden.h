@@ -9,6 +9,7 @@
 #define CKVL_HIDDEN_H
 
 #include "capture.h"
+#include "staged.h"
 
 // Whether a row of keys is all zero, of either sign.
 bool ckvl_is_hidden(enum ggml_type type, const uint8_t *row, size_t bytes);
@@ -23,7 +24,8 @@ typedef struct ckvl_hiding {
   int32_t written;           // the layer whose newest keys are in the cache, -1: none
   struct ggml_tensor *mask;  // whose columns are hidden now, NULL: none
   int32_t rows;              // of it
-  int32_t *cells;            // [count] hidden ones
+  ckvl_staged mask_data, keys;
+  int32_t *cells;  // [count] hidden ones
   int32_t count;
   size_t cells_capacity;
   uint16_t *saved;  // [rows][count]

@@ -9,7 +9,7 @@ import {
   randomNumbers,
 } from "./compare.ts";
 import { MaskedReference } from "./masked_reference.ts";
-import { LOAD_OPTIONS, REFUSED_METHODS, smolLm2, THREADS } from "./models.ts";
+import { LOAD_OPTIONS, smolLm2, THREADS } from "./models.ts";
 import { storyTokens } from "./prompts.ts";
 import { keepRows } from "./state.ts";
 
@@ -73,21 +73,7 @@ Deno.test("an index set per head gives the bits of a state rebuilt head by head"
   assertEquals(context.saveState(), keepRows(state, layers));
 });
 
-const usable = (method: string) => !REFUSED_METHODS.includes(method);
-
-for (const method of REFUSED_METHODS) {
-  Deno.test(`${method} is refused on a device, and the cache stays as it was`, async () => {
-    using context = model.createContext({ ...settings, accumulateAttention: method === "h2o" });
-    // Sums of attention cannot be made of keys on a device: known when they are asked for.
-    await context.prefill(storyTokens(model, 60));
-    const state = context.saveState();
-    const error = assertThrows(() => context.compress({ method, keep: 0.5 }), ChunkKvError);
-    assertEquals(error.code, "unsupported");
-    assertEquals(context.saveState(), state);
-  });
-}
-
-for (const method of ["chunkkv", "snapkv", "h2o", "pyramidkv"].filter(usable)) {
+for (const method of ["chunkkv", "snapkv", "h2o", "pyramidkv"]) {
   Deno.test(`${method}: dropped tokens are as if masked in that layer and head`, () =>
     droppedIsMasked(method));
 }
@@ -164,7 +150,7 @@ Deno.test("a window that straddles batches and micro-batches keeps the same chun
   }
 });
 
-for (const method of ["chunkkv", "snapkv", "h2o", "streaming_llm"].filter(usable)) {
+for (const method of ["chunkkv", "snapkv", "h2o", "streaming_llm"]) {
   Deno.test(`${method} keeps exactly the budget, the newest token included`, async () => {
     using context = model.createContext({ ...settings, accumulateAttention: method === "h2o" });
     await context.prefill(storyTokens(model, 120));

@@ -23,12 +23,6 @@ export function gemma3(): string {
   throw new Error(`Expected a model at CHUNKKV_MODEL_GEMMA=${chosen} but found no such file`);
 }
 
-/** Whether the cache is on a device, or counts as being there. */
-const ON_DEVICE = Deno.env.get("CHUNKKV_TEST_CACHE") === "device";
-
-/** Methods that are refused there: a test of its own says so. */
-export const REFUSED_METHODS: readonly string[] = ON_DEVICE ? ["h2o", "pyramidkv"] : [];
-
 /** Layers that go to a GPU: `CHUNKKV_TEST_GPU_LAYERS`, by default none. */
 export const LOAD_OPTIONS = { gpuLayers: Number(Deno.env.get("CHUNKKV_TEST_GPU_LAYERS") ?? 0) };
 

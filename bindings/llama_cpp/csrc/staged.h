@@ -1,0 +1,25 @@
+// Bytes of a tensor where the CPU reads them: the engine's own memory, or a copy of what a device has.
+#ifndef CKVL_STAGED_H
+#define CKVL_STAGED_H
+
+#include "error.h"
+#include "llama_api.h"
+
+typedef struct ckvl_staged {
+  char *data;  // [bytes]
+  size_t bytes;
+  char *copy;  // of a device's memory, kept from call to call; NULL: there was none yet
+  size_t capacity;
+} ckvl_staged;
+
+void ckvl_staged_free(ckvl_staged *staged);
+
+// `bytes` of the tensor from `offset` on; a copy is of this moment.
+ckv_status ckvl_stage(const ckvl_api *api, const struct ggml_tensor *tensor, size_t offset,
+                      size_t bytes, ckvl_staged *staged, ckvl_error *error);
+
+// Writes the first `bytes` back, to where they were staged from: nothing to do in the engine's own memory.
+void ckvl_unstage(const ckvl_api *api, struct ggml_tensor *tensor, size_t offset, size_t bytes,
+                  const ckvl_staged *staged);
+
+#endif
