@@ -1,5 +1,5 @@
-import { assert, assertEquals, assertThrows } from "@std/assert";
-import { ChunkKvError, LlamaModel } from "chunkkv/llama-cpp";
+import { assert, assertEquals } from "@std/assert";
+import { LlamaModel } from "chunkkv/llama-cpp";
 
 import {
   assertSameBits,
