@@ -2,8 +2,9 @@
 //
 // In place a row may be written only when whoever needs it has read it. Indices rise, so that row i
 // is read for rows up to i only: tiles of rows take tickets in rising order, read into registers,
-// say so, and write when all lower tiles of their sequence and head have read. A ticket waits only
-// for lower ones: some thread block can always go on.
+// say so, and write when those have read that need the rows which they write. Those are two lower
+// tiles at most (ckv_first_reader). A ticket waits only for lower ones: some thread block can always
+// go on.
 #ifndef CKV_COMPACT_CUH
 #define CKV_COMPACT_CUH
 
@@ -52,11 +53,12 @@ struct CompactArgs {
 __device__ inline bool ckv_blocks_lead_outside(const KvShape &shape, int32_t b, int32_t first,
                                                int32_t n) {
   bool bad = false;
+  if (shape.block_size == 0) return bad;
 #pragma unroll
   for (int i = 0; i < CKV_CHECK_SLICE / CKV_COMPACT_THREADS; i++) {
     const int64_t t =
         static_cast<int64_t>(first + i * CKV_COMPACT_THREADS + threadIdx.x) * shape.block_size;
-    if (shape.block_size && t < n) bad |= shape.offset(b, 0, static_cast<int32_t>(t)) < 0;
+    if (t < n) bad |= shape.offset(b, 0, static_cast<int32_t>(t)) < 0;
   }
   return bad;
 }
@@ -84,6 +86,9 @@ __global__ void ckv_check_kept_kernel(const __grid_constant__ CompactArgs a, int
       if (threadIdx.x == 0) atomicOr(a.fault, CKV_FAULT_KEPT);
       continue;
     }
+    // In place the blocks of the first rows are among those of all.
+    bool bad_block = ckv_blocks_lead_outside(a.from, b, first, n);
+    if (!a.in_place) bad_block |= ckv_blocks_lead_outside(a.to, b, first, len);
     bool bad = false;
 #pragma unroll
     for (int k = 0; k < CKV_CHECK_SLICE / CKV_COMPACT_THREADS; k++) {
@@ -92,22 +97,39 @@ __global__ void ckv_check_kept_kernel(const __grid_constant__ CompactArgs a, int
       bad |= indices[i] < i || indices[i] >= n || (i > 0 && indices[i - 1] >= indices[i]);
     }
     if (bad) atomicOr(a.fault, CKV_FAULT_KEPT);
-    if (ckv_blocks_lead_outside(a.from, b, first, n) ||
-        ckv_blocks_lead_outside(a.to, b, first, len)) {
-      atomicOr(a.fault, CKV_FAULT_BLOCK_TABLE);
-    }
+    if (bad_block) atomicOr(a.fault, CKV_FAULT_BLOCK_TABLE);
   }
+}
+
+// Who reads the rows [row, row + tile_rows): of the tiles below `tile` none but the one returned, the
+// last that begins at `row` or before it, and the next. There may be none: -1. A warp looks.
+__device__ inline int32_t ckv_first_reader(const int32_t *indices, int32_t tile_rows, int32_t tile,
+                                           int32_t row, int lane) {
+  int32_t known = 0, left = tile;  // so many begin there or before; so many may or may not
+  while (left > 0) {
+    const int32_t step = (left + 31) / 32, at = lane * step;
+    const bool before =
+        at < left && __ldg(indices + static_cast<int64_t>(known + at) * tile_rows) <= row;
+    const int32_t count = __popc(__ballot_sync(0xffffffffu, before));
+    if (count == 0) break;
+    const int32_t more = (count - 1) * step + 1;
+    known += more;
+    left = min(left - more, step - 1);
+  }
+  return known - 1;
 }
 
 template <typename V>
 __global__ void __launch_bounds__(CKV_COMPACT_THREADS, 5)
     ckv_compact_kernel(const __grid_constant__ CompactArgs a) {
   __shared__ uint32_t shared_ticket;
+  __shared__ int32_t first_reader;
   __shared__ int64_t from_row[CKV_COMPACT_ROWS], to_row[CKV_COMPACT_ROWS];  // -1: stays as it is
   ckv_chain();
-  if (*a.fault) return;
+  const uint32_t fault = *a.fault;  // on its way while the ticket is
   if (threadIdx.x == 0) shared_ticket = atomicAdd(a.ticket, 1u);
   __syncthreads();
+  if (fault) return;
   const int32_t tile = static_cast<int32_t>(shared_ticket) / a.units;
   const int32_t u = static_cast<int32_t>(shared_ticket) % a.units;
   int32_t v, b, head, part;
@@ -118,13 +140,19 @@ __global__ void __launch_bounds__(CKV_COMPACT_THREADS, 5)
   const int32_t rows = min(a.tile_rows, len - first);
   if (rows <= 0) return;  // no tile above this one has rows either
 
-  // Block tables are read once for each row, and before the wait.
   const int32_t *indices = a.indices(view, b, head);
+  constexpr int LOOKS = CKV_COMPACT_THREADS - 32;  // the last warp has the fewest rows to find
+  if (a.in_place && threadIdx.x >= LOOKS) {
+    const int32_t reader = ckv_first_reader(indices, a.tile_rows, tile, first, threadIdx.x - LOOKS);
+    if (threadIdx.x == LOOKS) first_reader = reader;
+  }
+  // Block tables are read once for each row, and before the wait.
   for (int32_t row = threadIdx.x; row < rows; row += CKV_COMPACT_THREADS) {
     const int32_t index = __ldg(indices + first + row);
+    const int64_t to = a.to.offset(b, head, first + row);  // its block comes with the index
     const bool stays = a.in_place && index == first + row;
     from_row[row] = stays ? -1 : a.from.offset(b, head, index);
-    to_row[row] = stays ? -1 : a.to.offset(b, head, first + row);
+    to_row[row] = stays ? -1 : to;
   }
   __syncthreads();
   const int32_t begin = part * a.part_bytes;
@@ -138,12 +166,17 @@ __global__ void __launch_bounds__(CKV_COMPACT_THREADS, 5)
     values[i] = __ldcs(reinterpret_cast<const V *>(from) + at % width);
   }
   if (a.in_place) {
-    uint32_t *read = a.read + static_cast<int64_t>(u) * a.tiles;
     __threadfence();
     __syncthreads();
-    if (threadIdx.x == 0) ckv_store_release(&read[tile], 1);
-    for (int32_t t = threadIdx.x; t < tile; t += CKV_COMPACT_THREADS) {
-      while (!ckv_load_acquire(&read[t])) {
+    // Found again from the ticket: registers are short.
+    uint32_t *read = a.read + static_cast<int64_t>(shared_ticket % a.units) * a.tiles;
+    const int32_t own = static_cast<int32_t>(shared_ticket / a.units);
+    if (threadIdx.x == 0) ckv_store_release(&read[own], 1);
+    if (threadIdx.x >= LOOKS && threadIdx.x < LOOKS + 2) {
+      const int32_t reader = first_reader + static_cast<int32_t>(threadIdx.x) - LOOKS;
+      if (reader >= 0 && reader < own) {
+        while (!ckv_load_acquire(&read[reader])) {
+        }
       }
     }
     __syncthreads();

@@ -104,6 +104,15 @@ __device__ inline void ckv_copy_tensor_4d(uint32_t to, const void *map, uint64_t
       "l"(map), "r"(ckv_smem(barrier)), "r"(x), "r"(y), "r"(z), "r"(w), "l"(policy)
       : "memory");
 }
+// From the first of all but the two outermost dimensions.
+__device__ inline void ckv_copy_tensor_5d(uint32_t to, const void *map, uint64_t *barrier,
+                                          int32_t w, int32_t v, uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
+      "[%0], [%1, {%3, %3, %3, %4, %5}], [%2], %6;" ::"r"(to),
+      "l"(map), "r"(ckv_smem(barrier)), "r"(0), "r"(w), "r"(v), "l"(policy)
+      : "memory");
+}
 #endif
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
 __device__ inline bool ckv_mbarrier_try_wait(uint64_t *barrier, uint32_t phase) {

@@ -120,10 +120,15 @@ static cudaError_t launch(const ckv_cuda_call *call, const ckv_params *params,
   if (error) return error;
   const int32_t rows = count * a.keys.batch * (per_head ? a.keys.num_kv_heads : 1);
   const int32_t of_row = (a.keys.kv_len + CKV_PREPARE_THREADS - 1) / CKV_PREPARE_THREADS;
-  return per_head ? ckv_cuda_launch(ckv_pool_scores_kernel, rows * of_row, CKV_PREPARE_THREADS, 0,
-                                    stream, a, out, params->pool_size, of_row)
-                  : ckv_cuda_launch(ckv_sum_scores_kernel, rows * of_row, CKV_PREPARE_THREADS, 0,
-                                    stream, a, out, of_row);
+  const int32_t grid = rows * of_row, threads = CKV_PREPARE_THREADS;
+  if (per_head) {
+    return ckv_cuda_launch(ckv_pool_scores_kernel, grid, threads, 0, stream, a, out,
+                           params->pool_size, of_row);
+  }
+  return params->spread > 1
+             ? ckv_cuda_launch(ckv_spread_scores_kernel, grid, threads, 0, stream, a, out,
+                               params->spread, of_row)
+             : ckv_cuda_launch(ckv_sum_scores_kernel, grid, threads, 0, stream, a, out, of_row);
 }
 
 ckv_status ckv_cuda_score(const ckv_cuda_call *call, const ckv_params *params,

@@ -18,9 +18,11 @@ static Encode find_encode() {
              : nullptr;
 }
 
+static cuuint64_t size(int64_t n) { return static_cast<cuuint64_t>(n); }
+
 static bool encode(Encode with, bool bf16, CUtensorMap *map, const void *data, int rank,
-                   const cuuint64_t *sizes, const cuuint64_t *strides, cuuint32_t rows) {
-  const cuuint32_t box[4] = {64, rows, 1, 1}, steps[4] = {1, 1, 1, 1};
+                   const cuuint64_t *sizes, const cuuint64_t *strides, const cuuint32_t *box) {
+  static const cuuint32_t steps[5] = {1, 1, 1, 1, 1};
   return with(map, bf16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
               static_cast<cuuint32_t>(rank), const_cast<void *>(data), sizes, strides, box, steps,
               CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
@@ -28,11 +30,34 @@ static bool encode(Encode with, bool bf16, CUtensorMap *map, const void *data, i
               CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
 }
 
-bool ckv_score_maps(const ScorePlan &plan, const ScoreArgs &a, ScoreMaps *maps) {
-  const Encode with = find_encode();
-  if (!with) return false;
+// A small page is a copy of its own, and each costs the same however few bytes it has. So pages get
+// one for all panels of their rows. That takes a dimension more, which heads and blocks share: the
+// stride from block to block must be some number of heads.
+static bool encode_blocks(Encode with, const ScorePlan &plan, const ScoreArgs &a, ScoreMaps *maps) {
   const KvShape &k = a.keys;
-  const auto size = [](int64_t n) { return static_cast<cuuint64_t>(n); };
+  const int32_t panels = plan.steps / 4;
+  if (k.block_size == 0 || k.num_blocks < 1 || panels < 2 || k.head_dim % 64) return false;
+  const bool heads = k.num_kv_heads > 1, both = heads && k.num_blocks > 1;
+  const int64_t stride = heads ? k.stride_head : k.stride_block;
+  if (stride <= 0 || (both && k.stride_block % stride)) return false;
+  const int64_t per_block = both ? k.stride_block / stride : 1;
+  if (per_block < 1 || per_block > INT32_MAX / k.num_blocks - k.num_kv_heads) return false;
+  const cuuint64_t sizes[5] = {64, 8, size(k.head_dim / 64), size(k.block_size / 8),
+                               size((k.num_blocks - 1) * per_block + k.num_kv_heads)};
+  const cuuint64_t strides[4] = {size(k.stride_token), 128, size(8 * k.stride_token), size(stride)};
+  const cuuint32_t box[5] = {64, 8, static_cast<cuuint32_t>(panels),
+                             static_cast<cuuint32_t>(maps->box_rows / 8), 1};
+  for (int32_t l = 0; l < a.num_layers; l++) {
+    if (!encode(with, plan.bf16, &maps->keys[l], a.layers[l].keys, 5, sizes, strides, box)) {
+      return false;
+    }
+  }
+  maps->block_heads = static_cast<int32_t>(per_block);
+  return true;
+}
+
+static bool encode_rows(Encode with, const ScorePlan &plan, const ScoreArgs &a, ScoreMaps *maps) {
+  const KvShape &k = a.keys;
   // A stride that is never walked may be anything, but not for the driver.
   const auto stride = [](int64_t count, int64_t bytes) {
     return static_cast<cuuint64_t>(count > 1 ? bytes : 16);
@@ -43,16 +68,26 @@ bool ckv_score_maps(const ScorePlan &plan, const ScoreArgs &a, ScoreMaps *maps) 
   const cuuint64_t strides[3] = {stride(tokens, k.stride_token),
                                  stride(k.num_kv_heads, k.stride_head),
                                  stride(outer, k.block_size ? k.stride_block : k.stride_batch)};
-  maps->box_rows = k.block_size ? std::min(k.block_size, CKV_TILE_KEYS) : CKV_TILE_KEYS;
+  const cuuint32_t box[4] = {64, static_cast<cuuint32_t>(maps->box_rows), 1, 1};
   for (int32_t l = 0; l < a.num_layers; l++) {
-    if (!encode(with, plan.bf16, &maps->keys[l], a.layers[l].keys, 4, sizes, strides,
-                static_cast<cuuint32_t>(maps->box_rows))) {
+    if (!encode(with, plan.bf16, &maps->keys[l], a.layers[l].keys, 4, sizes, strides, box)) {
       return false;
     }
   }
+  return true;
+}
+
+bool ckv_score_maps(const ScorePlan &plan, const ScoreArgs &a, ScoreMaps *maps) {
+  const Encode with = find_encode();
+  if (!with) return false;
+  const KvShape &k = a.keys;
+  maps->box_rows = k.block_size ? std::min(k.block_size, CKV_TILE_KEYS) : CKV_TILE_KEYS;
+  maps->block_heads = 0;
+  if (!encode_blocks(with, plan, a, maps) && !encode_rows(with, plan, a, maps)) return false;
   const int64_t rows = static_cast<int64_t>(a.num_heads) * a.row_blocks * a.row_block;
   const cuuint64_t query_sizes[2] = {size(a.packed_dim), size(rows)};
   const cuuint64_t query_strides[1] = {size(2 * a.packed_dim)};
+  const cuuint32_t query_box[2] = {64, static_cast<cuuint32_t>(a.row_block)};
   return encode(with, plan.bf16, &maps->queries, a.queries, 2, query_sizes, query_strides,
-                static_cast<cuuint32_t>(a.row_block));
+                query_box);
 }

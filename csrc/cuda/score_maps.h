@@ -10,6 +10,9 @@ struct ScoreMaps {
   CUtensorMap queries;                 // packed: [unit * row_block][packed_dim]
   CUtensorMap keys[CKV_SCORE_LAYERS];  // [batch or block][kv head][token][head_dim]
   int32_t box_rows;                    // tokens of one copy
+  // > 0: keys are [block and kv head][8 tokens][panel][token][64], and a copy takes all panels of its
+  // rows. Heads are block * block_heads + head.
+  int32_t block_heads;
 };
 
 // false: the driver does not take them, and keys come another way.

@@ -8,6 +8,7 @@
 #include "score_load.cuh"
 
 constexpr int CKV_PREPARE_THREADS = 256;
+constexpr int CKV_MAX_SPREAD = 64;
 
 struct TokenScores {
   float *data[CKV_SCORE_LAYERS];  // [batch, heads, kv_len]; of tokens without a score: 0
@@ -81,7 +82,20 @@ __global__ void ckv_score_prepare_kernel(const __grid_constant__ ScoreArgs a,
   }
 }
 
-// chunkkv: attention of all heads together.
+// Attention of all heads together that token t has, 0 where it has no score.
+__device__ inline float ckv_sum_parts(const ScoreArgs &a, int64_t sequence, int32_t t,
+                                      int32_t scored) {
+  const int32_t parts = a.keys.num_kv_heads * a.row_blocks;
+  const float *partial = a.partial + sequence * parts * a.partial_stride + t;
+  float sum = 0;
+  if (t >= 0 && t < scored) {
+#pragma unroll 8
+    for (int32_t p = 0; p < parts; p++) sum += partial[p * a.partial_stride];
+  }
+  return sum;
+}
+
+// chunkkv.
 __global__ void ckv_sum_scores_kernel(const __grid_constant__ ScoreArgs a,
                                       const __grid_constant__ TokenScores out, int32_t of_row) {
   ckv_chain();
@@ -89,15 +103,34 @@ __global__ void ckv_sum_scores_kernel(const __grid_constant__ ScoreArgs a,
   const int32_t b = static_cast<int32_t>(sequence % a.keys.batch);
   const int32_t t = blockIdx.x % of_row * blockDim.x + threadIdx.x;
   if (t >= a.keys.kv_len) return;
-  const int32_t parts = a.keys.num_kv_heads * a.row_blocks;
-  const float *partial = a.partial + sequence * parts * a.partial_stride + t;
-  float sum = 0;
-  if (t < a.keys.len(b) - a.window) {
-#pragma unroll 8
-    for (int32_t p = 0; p < parts; p++) sum += partial[p * a.partial_stride];
-  }
+  const float sum = ckv_sum_parts(a, sequence, t, a.keys.len(b) - a.window);
   if (!(sum < INFINITY)) atomicOr(a.fault, CKV_FAULT_NUMERIC);
   out.data[sequence / a.keys.batch][static_cast<int64_t>(b) * a.keys.kv_len + t] = sum;
+}
+
+// chunkkv in place of the kernel above: a token's score is shared out evenly over itself and the
+// spread - 1 tokens after it. Sums of a thread block's tokens, and of those before them that share
+// with it, meet in shared memory: nothing is read that another block writes.
+__global__ void ckv_spread_scores_kernel(const __grid_constant__ ScoreArgs a,
+                                         const __grid_constant__ TokenScores out, int32_t spread,
+                                         int32_t of_row) {
+  __shared__ float sums[CKV_PREPARE_THREADS + CKV_MAX_SPREAD - 1];
+  ckv_chain();
+  const int64_t sequence = blockIdx.x / of_row;
+  const int32_t b = static_cast<int32_t>(sequence % a.keys.batch);
+  const int32_t scored = a.keys.len(b) - a.window;
+  const int32_t first = blockIdx.x % of_row * CKV_PREPARE_THREADS;
+  for (int32_t i = threadIdx.x; i < CKV_PREPARE_THREADS + spread - 1; i += CKV_PREPARE_THREADS) {
+    sums[i] = ckv_sum_parts(a, sequence, first + i - (spread - 1), scored);
+  }
+  __syncthreads();
+  const int32_t t = first + threadIdx.x;
+  if (t >= a.keys.kv_len) return;
+  double sum = 0;  // newest first, as on the CPU; before the first token: 0
+  for (int32_t i = spread - 1; i >= 0 && t < scored; i--) sum += sums[threadIdx.x + i];
+  const float score = static_cast<float>(sum / spread);
+  if (!(score < INFINITY)) atomicOr(a.fault, CKV_FAULT_NUMERIC);
+  out.data[sequence / a.keys.batch][static_cast<int64_t>(b) * a.keys.kv_len + t] = score;
 }
 
 // snapkv: attention of a kv head's rows, averaged over rows and over pool_size neighbours; what is

@@ -25,6 +25,11 @@ static cudaError_t launch_path(const ScorePlan &plan, const ScoreArgs &args,
                                int32_t multiprocessors, cudaStream_t stream) {
   ScoreMaps maps;
   if (plan.tensor && ckv_score_maps(plan, args, &maps)) {
+    if constexpr (STEPS >= 8) {
+      if (maps.block_heads) {
+        return launch<STEPS, ROWS, KeyPath::BLOCKS, T>(args, maps, multiprocessors, stream);
+      }
+    }
     return launch<STEPS, ROWS, KeyPath::TENSOR, T>(args, maps, multiprocessors, stream);
   }
   return plan.copy ? launch<STEPS, ROWS, KeyPath::COPY, T>(args, maps, multiprocessors, stream)

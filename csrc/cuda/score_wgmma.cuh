@@ -42,7 +42,7 @@ __global__ void __launch_bounds__(CKV_WGMMA_THREADS, 1)
   // Registers go from those who need few to those who need many; 128 each at first.
   if (group < 2) {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 200;");
-    WgmmaConsumer<STEPS, ROWS, T> consumer{a, shared, queries, keys, group, warp, lane};
+    WgmmaConsumer<STEPS, ROWS, PATH, T> consumer{a, shared, queries, keys, group, warp, lane};
     consumer.run();
   } else if (group == 2) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 56;");

@@ -1,6 +1,7 @@
 // Hopper's matrix instruction: a warpgroup multiplies two tiles of shared memory.
 // Tiles are K-major: rows of 64 elements (128 bytes) whose 16-byte pieces are permuted by the row
-// (128-byte swizzle); a tile of more than 64 columns is several such panels.
+// (128-byte swizzle); a tile of more than 64 columns is several such panels, one after the other or
+// each eight rows of all panels together.
 #ifndef CKV_WGMMA_CUH
 #define CKV_WGMMA_CUH
 
@@ -11,8 +12,10 @@ __device__ inline uint32_t ckv_swizzle(uint32_t row, uint32_t piece) {
   return row * 128 + ((piece ^ (row & 7)) << 4);
 }
 
-__device__ inline uint64_t ckv_tile_descriptor(uint32_t address) {
-  return static_cast<uint64_t>((address & 0x3ffff) >> 4) | 1ull << 16 | 64ull << 32 | 1ull << 62;
+// `group_bytes`: from eight rows of a panel to the next eight.
+__device__ inline uint64_t ckv_tile_descriptor(uint32_t address, uint32_t group_bytes = 1024) {
+  return static_cast<uint64_t>((address & 0x3ffff) >> 4) | 1ull << 16 |
+         static_cast<uint64_t>(group_bytes >> 4) << 32 | 1ull << 62;
 }
 
 __device__ inline void ckv_wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }

@@ -4,11 +4,15 @@
 
 #include "wgmma_shared.cuh"
 
-template <int STEPS, int ROWS, typename T>
+template <int STEPS, int ROWS, KeyPath PATH, typename T>
 struct WgmmaConsumer {
   using Tiles = WgmmaTiles<STEPS, ROWS>;
   using Shared = WgmmaShared<Tiles::STAGES, Tiles::QUERIES>;
   static constexpr int ACC = ROWS / 2;
+  // Where keys lie in a tile: panels side by side in each eight rows, or one after the other.
+  static constexpr bool BLOCKS = PATH == KeyPath::BLOCKS;
+  static constexpr int KEY_GROUP = BLOCKS ? Tiles::PANELS * 1024 : 1024;
+  static constexpr int KEY_PANEL = BLOCKS ? 1024 : CKV_TILE_KEYS * 128;
   // Two slots of row maxima where the consumers halve the keys, else one.
   static constexpr int ROW_SLOTS = ROWS == 64 ? 2 : 1;
   const ScoreArgs &a;
@@ -26,10 +30,9 @@ struct WgmmaConsumer {
   __device__ void multiply(float (&acc)[ACC], uint32_t query_tile) {
     ckv_mbarrier_wait(&shared.full[stage], phase);
     const uint32_t key_tile = keys + stage * Tiles::KEY_BYTES;
-    const uint32_t half = group * 64 * 128;
     constexpr bool HALVE_ROWS = PASS == 1 && ROWS == 128;
-    const uint32_t q = query_tile + (HALVE_ROWS ? half : 0);
-    const uint32_t k = key_tile + (HALVE_ROWS ? 0 : half);
+    const uint32_t q = query_tile + (HALVE_ROWS ? group * 64 * 128 : 0);
+    const uint32_t k = key_tile + (HALVE_ROWS ? 0 : group * 8 * KEY_GROUP);
     ckv_fence_async();  // the tile was written by ordinary copies
     ckv_pin(acc);
     ckv_wgmma_fence();
@@ -37,7 +40,7 @@ struct WgmmaConsumer {
     for (int step = 0; step < STEPS; step++) {
       const uint32_t at = step % 4 * 32;
       const uint64_t q_tile = ckv_tile_descriptor(q + step / 4 * (ROWS * 128) + at);
-      const uint64_t k_tile = ckv_tile_descriptor(k + step / 4 * (CKV_TILE_KEYS * 128) + at);
+      const uint64_t k_tile = ckv_tile_descriptor(k + step / 4 * KEY_PANEL + at, KEY_GROUP);
       ckv_wgmma(acc, PASS == 1 ? q_tile : k_tile, PASS == 1 ? k_tile : q_tile, step > 0, T{});
     }
     ckv_wgmma_commit();

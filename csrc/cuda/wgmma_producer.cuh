@@ -10,8 +10,9 @@ struct WgmmaProducer {
   using Tiles = WgmmaTiles<STEPS, ROWS>;
   using Shared = WgmmaShared<Tiles::STAGES, Tiles::QUERIES>;
   // The copy engine needs one warp to tell it; ordinary copies take all four.
-  static constexpr int WARPS = PATH == KeyPath::TENSOR ? 1 : 4;
-  static constexpr int ARRIVALS = PATH == KeyPath::TENSOR ? 1 : 128;
+  static constexpr bool ENGINE = PATH == KeyPath::TENSOR || PATH == KeyPath::BLOCKS;
+  static constexpr int WARPS = ENGINE ? 1 : 4;
+  static constexpr int ARRIVALS = ENGINE ? 1 : 128;
   const ScoreArgs &a;
   const ScoreMaps &maps;
   Shared &shared;
@@ -53,7 +54,11 @@ struct WgmmaProducer {
       }
     }
     __syncwarp();  // bytes are expected before they come
-    if (found) {
+    if (found && PATH == KeyPath::BLOCKS) {
+      ckv_copy_tensor_5d(key_tile() + lane * maps.box_rows * 128 * Tiles::PANELS,
+                         &maps.keys[item.layer], full, token / 8,
+                         outer * maps.block_heads + item.head, policy);
+    } else if (found) {
       for (int panel = 0; panel < Tiles::PANELS; panel++) {
         ckv_copy_tensor_4d(key_tile() + panel * CKV_TILE_KEYS * 128 + lane * maps.box_rows * 128,
                            &maps.keys[item.layer], full, panel * 64, token, item.head, outer,
@@ -66,8 +71,8 @@ struct WgmmaProducer {
   // The block of this lane's box of the tile at `first`, -1 where there is none.
   __device__ int32_t block_of_box(const ScoreItem &item, int32_t first, int32_t last) const {
     const int32_t t = first + lane * maps.box_rows;
-    const bool inside = PATH == KeyPath::TENSOR && a.keys.block_size && t < last &&
-                        lane * maps.box_rows < CKV_TILE_KEYS;
+    const bool inside =
+        ENGINE && a.keys.block_size && t < last && lane * maps.box_rows < CKV_TILE_KEYS;
     return inside ? block_of(item, t) : -1;
   }
 
@@ -116,7 +121,7 @@ struct WgmmaProducer {
       for (int32_t t = first; t < last; t += CKV_TILE_KEYS) {
         const int32_t next = block_of_box(item, t + CKV_TILE_KEYS, n);
         ckv_mbarrier_wait(&shared.empty[stage], phase ^ 1);
-        if (PATH == KeyPath::TENSOR) {
+        if (ENGINE) {
           load_by_tensor(item, t, n, t == first, slot, block);
         } else {
           load_by_threads(item, t, n, t == first, slot);

@@ -9,8 +9,9 @@
 // Two warpgroups that multiply, one that loads, one that schedules and makes log-sum-exps.
 constexpr int CKV_WGMMA_THREADS = 4 * 128;
 
-// How tiles of keys come: by the tensor copy engine, by 16-byte copies, or converted.
-enum class KeyPath { TENSOR, COPY, CONVERT };
+// How tiles of keys come: by the tensor copy engine, a panel or a page in one copy; by 16-byte
+// copies; or converted.
+enum class KeyPath { TENSOR, BLOCKS, COPY, CONVERT };
 
 // STEPS: 16-element steps of a row. ROWS: query rows of a unit.
 template <int STEPS, int ROWS>

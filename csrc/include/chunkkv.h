@@ -133,7 +133,7 @@ typedef struct ckv_params {
   int32_t num_sinks;     // first tokens that always stay; >= 0                  (streaming_llm)
   float scale;           // logits = scale * q.k; 0 means 1 / sqrt(head_dim)
   float logit_softcap;   // logits = softcap * tanh(logits / softcap); 0 means none
-  int32_t spread;        // tokens that share a score, its own first; 1..64, on CUDA 1   (chunkkv)
+  int32_t spread;        // tokens that share a score, its own first; 1..64             (chunkkv)
 } ckv_params;
 
 // The queries of the observation window, post-RoPE: the last `window` positions of each sequence,

@@ -35,10 +35,6 @@ ckv_status ckv_check_params(ckv_context *ctx, const ckv_params *p) {
          p->num_sinks);
   EXPECT(p->spread >= 1 && p->spread <= CKV_MAX_SPREAD,
          "Expected spread to be 1 to %d tokens but found %d", CKV_MAX_SPREAD, p->spread);
-  if (ctx->device != CKV_CPU && p->spread != 1) {
-    return ckv_fail(ctx, CKV_ERROR_UNSUPPORTED, "Expected spread to be 1 on CUDA but found %d",
-                    p->spread);
-  }
   EXPECT(isfinite(p->scale) && p->scale >= 0,
          "Expected scale to be a finite number of at least 0 but found %g", (double)p->scale);
   EXPECT(isfinite(p->logit_softcap) && p->logit_softcap >= 0,

@@ -11,12 +11,6 @@ static int64_t max_chunks_of(const problem *p) {
   return (len + p->params.chunk_size - 1) / p->params.chunk_size;
 }
 
-static tolerance bound_of(const problem *p) {
-  return score_tolerance(p->keys.dtype, p->queries.dtype, p->keys.head_dim, p->keys.kv_len,
-                         p->queries.num_q_heads * p->params.window, scale_of(p),
-                         (double)p->params.logit_softcap, p->key_norm, p->query_norm);
-}
-
 static void compare_chunks(const problem *p, const float *want, const float *found,
                            const char *text) {
   const tolerance bound = chunk_tolerance(bound_of(p), p->params.chunk_size);
@@ -91,6 +85,7 @@ static problem chunk_problem(int32_t dim, int64_t most_steps) {
                            n, window);
   const int32_t chunks[] = {4, 5, 10, 10, 11, 16, 20, 63, 64, 65, 128, 129, 512, 513};
   p.params.chunk_size = test_int(0, 3) ? chunks[test_int(0, 13)] : test_int(1, 600);
+  p.params.spread = random_spread();
   p.params.chunk_reduce = test_int(0, 7) ? test_int(0, 1) : CKV_REDUCE_MAX;
   if (test_int(0, 3) == 0) p.params.scale = 0.05f + 0.2f * test_float();
   if (test_int(0, 3) == 0) p.params.logit_softcap = 5 + 50 * test_float();

@@ -47,6 +47,8 @@ static void make_model(model *m, int32_t method, int32_t most_layers) {
   }
   m->params = m->problems[0].params;
   m->params.budget = test_int(1, n + 3);
+  m->params.spread = random_spread();
+  for (int32_t l = 0; l < m->num_layers; l++) m->problems[l].params.spread = m->params.spread;
   m->params.fill = test_int(0, 1);
   if (test_int(0, 2) == 0) m->params.chunk_size = test_int(1, 300);
   m->params.chunk_reduce = test_int(0, 3) ? CKV_REDUCE_SUM : CKV_REDUCE_MEAN;

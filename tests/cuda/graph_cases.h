@@ -38,10 +38,23 @@ static bool open_driver(void) {
          FIND(cuGraphDestroy);
 }
 
-// One layer's compress, captured; then twice new keys and values, each compressed by a launch.
+// Token scores as the reference has them for the keys that p holds now.
+static void compare_with_reference(const problem *p, const ckv_scores *on_device, float *found,
+                                   const char *text) {
+  ckv_scores want = scores_for(p, NULL);
+  want.data = host_alloc(want.count * (int64_t)sizeof(float));
+  CHECK(ckv_score(reference, &p->params, &p->queries, &p->keys, &want) == CKV_OK, "%s: %s", text,
+        ckv_context_error(reference));
+  download(found, on_device->data, want.count * (int64_t)sizeof(float));
+  compare_scores(p, want.data, found);
+  free(want.data);
+}
+
+// One layer's score and compress, captured; then new keys and values, each by a launch.
 static void check_graph(void *stream) {
   problem p = make_problem(test_int(CKV_F16, CKV_BF16), CKV_BF16, 128, 2, 4, test_int(1, 3),
                            test_int(100, 3000), 32);
+  p.params.spread = random_spread();
   char text[256];
   describe_problem(&p, text, sizeof text);
   ckv_kv_view values = p.keys;
@@ -54,6 +67,11 @@ static void check_graph(void *stream) {
   const ckv_layer layer = {sizeof layer, 0, &queries, &keys, &rows};
   const ckv_kept found = host_kept(p.keys.batch, 1, ckv_kept_capacity(&p.params, p.keys.kv_len));
   ckv_kept kept = device_kept(&found);
+  ckv_scores scores = scores_for(&p, NULL);
+  const int64_t score_bytes = scores.count * (int64_t)sizeof(float);
+  scores.kv_lens = keys.kv_lens;
+  scores.data = device_space(score_bytes, 0);
+  float *scored = host_alloc(score_bytes);
   int64_t bytes = 0;
   CHECK(ckv_workspace_size(device, &p.params, &layer, 1, &bytes) == CKV_OK, "%s", text);
   CHECK(ckv_context_set_stream(device, stream) == CKV_OK, "%s", text);
@@ -62,7 +80,8 @@ static void check_graph(void *stream) {
 
   void *graph = NULL, *executable = NULL;
   CHECK(driver.cuStreamBeginCapture_v2(stream, CAPTURE_RELAXED) == 0, "%s: begin", text);
-  const ckv_status status = ckv_compress(device, &p.params, &layer, 1, &kept);
+  ckv_status status = ckv_score(device, &p.params, &queries, &keys, &scores);
+  if (!status) status = ckv_compress(device, &p.params, &layer, 1, &kept);
   CHECK(status == CKV_OK, "%s: captured: %s", text, ckv_context_error(device));
   CHECK(driver.cuStreamEndCapture(stream, &graph) == 0, "%s: end", text);
   if (graph) {
@@ -76,6 +95,7 @@ static void check_graph(void *stream) {
     upload((void *)(uintptr_t)queries.data, p.queries.data, p.queries.size_bytes);
     CHECK(driver.cuGraphLaunch(executable, stream) == 0, "%s: launch", text);
     CHECK(ckv_context_finish(device) == CKV_OK, "%s: %s", text, ckv_context_error(device));
+    compare_with_reference(&p, &scores, scored, text);
     download_kept(&found, &kept);
     compare_moved(&p.keys, &found, keys.data, text);
     compare_moved(&values, &found, rows.data, text);
@@ -86,6 +106,7 @@ static void check_graph(void *stream) {
   CHECK(ckv_context_set_stream(device, NULL) == CKV_OK, "%s", text);
   device_reset(text);
   free_kept(&found);
+  free(scored);
   free(values.data);
   free_problem(&p);
 }

@@ -14,11 +14,12 @@ static double scale_of(const problem *p) {
 static void describe_problem(const problem *p, char *text, size_t bytes) {
   const ckv_kv_view *k = &p->keys;
   snprintf(text, bytes,
-           "%s %s, queries %s, %s, batch %d%s, heads %d x %d, dim %d, n %d, window %d%s",
+           "%s %s, queries %s, %s, batch %d%s, heads %d x %d, dim %d, n %d, window %d, spread %d%s",
            ckv_method_name(p->params.method), ckv_dtype_name(k->dtype),
            ckv_dtype_name(p->queries.dtype), LAYOUT_NAMES[p->layout], k->batch,
            k->kv_lens ? " ragged" : "", k->num_kv_heads, p->queries.num_q_heads / k->num_kv_heads,
-           k->head_dim, k->kv_len, p->params.window, p->queries.log_sum_exp ? ", lse" : "");
+           k->head_dim, k->kv_len, p->params.window, p->params.spread,
+           p->queries.log_sum_exp ? ", lse" : "");
 }
 
 static double row_element(int32_t dtype, const char *row, int32_t j) {
@@ -70,16 +71,27 @@ static ckv_scores scores_for(const problem *p, float *data) {
                       (int64_t)p->keys.batch * heads * p->keys.kv_len};
 }
 
+static tolerance bound_of(const problem *p) {
+  const tolerance of_tokens =
+      score_tolerance(p->keys.dtype, p->queries.dtype, p->keys.head_dim, p->keys.kv_len,
+                      p->queries.num_q_heads * p->params.window, scale_of(p),
+                      (double)p->params.logit_softcap, p->key_norm, p->query_norm);
+  return spread_tolerance(of_tokens, p->params.spread);
+}
+
+// Half of the time none; the most, and what no thread block divides by, among the rest.
+static int32_t random_spread(void) {
+  if (test_int(0, 1)) return 1;
+  return test_int(0, 3) ? test_int(2, 64) : 64;
+}
+
 // Every score within its bound; scores of no token are 0.
 static void compare_scores(const problem *p, const float *want, const float *found) {
   char text[256];
   describe_problem(p, text, sizeof text);
   const ckv_scores s = scores_for(p, NULL);
   const int32_t group = p->queries.num_q_heads / p->keys.num_kv_heads;
-  const int32_t rows = p->queries.num_q_heads * p->params.window;
-  tolerance bound =
-      score_tolerance(p->keys.dtype, p->queries.dtype, p->keys.head_dim, p->keys.kv_len, rows,
-                      scale_of(p), (double)p->params.logit_softcap, p->key_norm, p->query_norm);
+  tolerance bound = bound_of(p);
   if (p->params.method == CKV_METHOD_SNAPKV) bound.absolute /= (double)group * p->params.window;
   double worst = 0;
   int64_t at = 0;
@@ -154,6 +166,7 @@ static void score_problem(int32_t dtype, int32_t dim, int32_t method, int64_t mo
   const int32_t query_dtype = dtype == CKV_BF16 && test_int(0, 1) ? CKV_BF16 : test_int(0, 2);
   problem p = make_problem(dtype, query_dtype, dim, heads, group, batch, n, window);
   p.params.method = method;
+  p.params.spread = random_spread();  // snapkv takes no notice
   p.params.pool_size = 2 * test_int(0, 4) + 1;
   if (test_int(0, 3) == 0) p.params.scale = 0.05f + 0.2f * test_float();
   if (test_int(0, 3) == 0) p.params.logit_softcap = 5 + 50 * test_float();

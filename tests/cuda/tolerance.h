@@ -43,6 +43,11 @@ static tolerance score_tolerance(int32_t key_dtype, int32_t query_dtype, int32_t
   return (tolerance){expm1(2 * exponent) + 0x1p-21 + sums, rows * 0x1p-120};
 }
 
+// A spread score is a mean of token scores in f64, rounded to f32 once more on either side.
+static tolerance spread_tolerance(tolerance of_tokens, int32_t spread) {
+  return (tolerance){of_tokens.relative + (spread > 1 ? 0x1p-22 : 0), of_tokens.absolute};
+}
+
 // A chunk score sums those of up to `tokens` tokens in f64, and is rounded to f32 once on either side.
 static tolerance chunk_tolerance(tolerance of_tokens, int32_t tokens) {
   return (tolerance){of_tokens.relative + 0x1p-22, of_tokens.absolute * tokens};
