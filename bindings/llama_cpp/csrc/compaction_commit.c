@@ -53,8 +53,8 @@ static ckv_status move_on_host(ckvl_compaction *c, const ckvl_state_swap *swap) 
 
 // Saving rows of a device would take as much memory again. What can be refused comes first: what is
 // left to fail then is the device itself.
-static ckv_status move_on_device(ckvl_compaction *c) {
-  ckv_status status = free_dropped(c);
+static ckv_status move_on_device(ckvl_compaction *c, const ckvl_state_swap *swap) {
+  ckv_status status = swap->clears ? CKV_OK : free_dropped(c);
   if (status) return status;
   status = ckvl_rows_gather(c);
   if (status) c->is_lost = true;
@@ -65,7 +65,7 @@ ckv_status ckvl_compaction_commit(ckvl_compaction *c) {
   ckvl_state_swap swap = {0};
   ckv_status status = ckvl_state_swap_begin(c, &swap);
   if (!status) status = ckvl_rows_begin(c);
-  if (!status) status = ckvl_is_on_device(c) ? move_on_device(c) : move_on_host(c, &swap);
+  if (!status) status = ckvl_is_on_device(c) ? move_on_device(c, &swap) : move_on_host(c, &swap);
   if (!status) {
     // From here on the engine has let go of cells: what fails now leaves the sequence empty.
     status = ckvl_state_swap_replace(c, &swap);

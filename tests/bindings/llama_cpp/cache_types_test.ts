@@ -70,6 +70,26 @@ for (const types of TYPES) {
   });
 }
 
+for (const leaves of ["nothing", "a part"]) {
+  Deno.test(`q8_0: rows are whole where cells before the sequence are free, of another that leaves ${leaves}`, async () => {
+    using context = model.createContext({
+      contextSize: 256,
+      threads: THREADS,
+      kvType: "q8_0",
+      sequences: 2,
+    });
+    await context.prefill(storyTokens(model, 80), { sequence: 0 });
+    await context.prefill(storyTokens(model, PROMPT, 30), { sequence: 1 });
+    if (leaves === "nothing") context.clear(0);
+    else context.compress({ budget: 40, sequence: 0 });
+    const [other, state] = [context.saveState(0), context.saveState(1)];
+    const { kept } = context.compress({ budget: KEPT, sequence: 1 });
+    const expected = keepRows(state, kept.map(({ indices }) => indices));
+    assertEquals(context.saveState(1), expected);
+    assertEquals(context.saveState(0), other);
+  });
+}
+
 for (const type of ["f32", "bf16"] as const) {
   Deno.test(`${type}: dropped tokens are as if masked in that layer`, async () => {
     const tokens = storyTokens(model, PROMPT);
