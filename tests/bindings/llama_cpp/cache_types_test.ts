@@ -1,3 +1,5 @@
+import { Buffer } from "node:buffer";
+
 import { assert, assertEquals } from "@std/assert";
 import { type KeptLayer, type KvType, LlamaModel } from "chunkkv/llama-cpp";
 
@@ -85,8 +87,9 @@ for (const leaves of ["nothing", "a part"]) {
     const [other, state] = [context.saveState(0), context.saveState(1)];
     const { kept } = context.compress({ budget: KEPT, sequence: 1 });
     const expected = keepRows(state, kept.map(({ indices }) => indices));
-    assertEquals(context.saveState(1), expected);
-    assertEquals(context.saveState(0), other);
+    // Their difference would take minutes to print.
+    assert(Buffer.compare(context.saveState(1), expected) === 0, "Expected the kept rows");
+    assert(Buffer.compare(context.saveState(0), other) === 0, "Expected the other's rows");
   });
 }
 
