@@ -20,7 +20,12 @@ typedef struct {
   int32_t put_end, next;   // layers before have been put; where the next one's queries are
 } selection;
 
-#define QUERY_BYTES ((size_t)32 << 20)  // of queries at once on a device
+// Of queries at once on a device; in tests few layers, so that there are several turns.
+#if defined(CKVL_HOST_IS_DEVICE)
+#  define QUERY_BYTES ((size_t)256 << 10)
+#else
+#  define QUERY_BYTES ((size_t)32 << 20)
+#endif
 
 static size_t query_row_bytes(const ckvl_layer *layer) {
   return sizeof(float) * (size_t)layer->key_dim * (size_t)layer->num_q_heads;
@@ -282,33 +287,4 @@ ckv_status ckvl_compaction_select(ckvl_compaction *c, const ckv_params *params) 
   if (!status) status = ckvl_kept_check(&c->kept, c->cells.count, c->error);
   free(host.scores);
   return status;
-}
-
-ckv_status ckvl_compaction_use(ckvl_compaction *c, ckvl_kept *kept) {
-  if (c->has_hidden) {
-    return ckvl_fail(c->error, CKV_ERROR_UNSUPPORTED,
-                     "Expected layers with the same tokens, for indices that count them, but found "
-                     "different ones after pyramidkv");
-  }
-  if (kept->num_layers != c->global.count) {
-    return ckvl_fail(c->error, CKV_ERROR_INVALID_ARGUMENT,
-                     "Expected indices for the %d global layers but found them for %d",
-                     c->global.count, kept->num_layers);
-  }
-  for (int32_t l = 0; l < c->global.count; l++) {
-    const ckvl_layer *layer = c->global.data[l];
-    kept->layer[l] = layer->index;
-    if (kept->heads[l] != 1 && kept->heads[l] != layer->num_kv_heads) {
-      return ckvl_fail(c->error, CKV_ERROR_INVALID_ARGUMENT,
-                       "Expected 1 or %d index sets for layer %d but found %d", layer->num_kv_heads,
-                       layer->index, kept->heads[l]);
-    }
-  }
-  const ckv_status status = ckvl_kept_check(kept, c->cells.count, c->error);
-  if (status) return status;
-  ckvl_kept_free(&c->kept);
-  c->kept = *kept;
-  c->drops = kept->len < c->cells.count;
-  *kept = (ckvl_kept){0};
-  return CKV_OK;
 }
