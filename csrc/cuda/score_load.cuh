@@ -33,7 +33,7 @@ __device__ inline float ckv_e4m3(uint32_t bits) {
   return bits & 0x80 ? -value : value;
 }
 
-// Element `i` of a row that is aligned to its element type. ggml's blocks are aligned to 2 bytes.
+// Element `i` of a row that is aligned to its element type.
 __device__ inline float ckv_element(int32_t dtype, const uint8_t *row, int32_t i) {
   switch (dtype) {
     case CKV_F32:
@@ -47,28 +47,10 @@ __device__ inline float ckv_element(int32_t dtype, const uint8_t *row, int32_t i
   }
 }
 
-// Elements [8 piece, 8 piece + 8) of a row, zeros past head_dim.
+// Elements [8 piece, 8 piece + 8) of a row that is not in blocks, zeros past head_dim.
 __device__ inline void ckv_read_piece(int32_t dtype, const uint8_t *row, int32_t piece,
                                       int32_t head_dim, float (&out)[8]) {
   const int32_t first = piece * 8;
-  if (first < head_dim && (dtype == CKV_Q8_0 || dtype == CKV_Q4_0)) {
-    const uint8_t *block = row + first / 32 * (dtype == CKV_Q8_0 ? 34 : 18);
-    const float scale = ckv_half_bits(ckv_u16(block));
-    const int32_t at = first % 32;  // q4_0: the low halves are elements 0 to 15
-#pragma unroll
-    for (int i = 0; i < 8; i += 2) {
-      if (dtype == CKV_Q8_0) {
-        const uint32_t pair = ckv_u16(block + 2 + at + i);
-        out[i] = scale * static_cast<int8_t>(pair & 0xff);
-        out[i + 1] = scale * static_cast<int8_t>(pair >> 8);
-      } else {
-        const uint32_t pair = ckv_u16(block + 2 + at % 16 + i) >> (at < 16 ? 0 : 4);
-        out[i] = scale * static_cast<float>(static_cast<int>(pair & 15) - 8);
-        out[i + 1] = scale * static_cast<float>(static_cast<int>(pair >> 8 & 15) - 8);
-      }
-    }
-    return;
-  }
 #pragma unroll
   for (int i = 0; i < 8; i++) {
     out[i] = first + i < head_dim ? ckv_element(dtype, row, first + i) : 0.0f;
@@ -91,6 +73,83 @@ __device__ inline void ckv_store_piece(uint32_t to, const float (&values)[8]) {
   asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(words[0]), "r"(words[1]),
                "r"(words[2]), "r"(words[3])
                : "memory");
+}
+
+// A block of 32 elements as ggml has it, aligned to 2 bytes: a scale, then a byte for each element (q8_0),
+// or half of one (q4_0, of which the low halves are elements 0 to 15).
+template <bool BYTES>
+struct KeyBlock {
+  static constexpr int SIZE = BYTES ? 34 : 18;
+  static constexpr int WORDS = (SIZE + 2) / 4;
+  uint32_t words[WORDS];  // aligned ones, which begin with the scale or 2 bytes before it
+  uint32_t shift;         // bits before the first element
+
+  __device__ void read(const uint8_t *block) {
+    const uint32_t before = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(block) & 2);
+    const uint32_t *from = reinterpret_cast<const uint32_t *>(block - before);
+    shift = 16 + 8 * before;
+#pragma unroll
+    for (int i = 0; i < WORDS - 1; i++) words[i] = __ldg(from + i);
+    words[WORDS - 1] = before ? __ldg(from + WORDS - 1)
+                              : ckv_u16(reinterpret_cast<const uint8_t *>(from + WORDS - 1));
+  }
+  __device__ void clear() {
+    shift = 16;
+#pragma unroll
+    for (int i = 0; i < WORDS; i++) words[i] = 0;
+  }
+
+  // Elements [8 piece, 8 piece + 8).
+  __device__ void open(int piece, float (&out)[8]) const {
+    const float scale = ckv_half_bits(static_cast<uint16_t>(words[0] >> (shift - 16)));
+    const int first = BYTES ? 2 * piece : piece % 2 * 2;
+#pragma unroll
+    for (int w = 0; w < 2; w++) {
+      const uint32_t four = __funnelshift_rc(words[first + w], words[first + w + 1], shift);
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        const uint32_t byte = four >> (8 * i) & 0xff;
+        out[4 * w + i] = BYTES ? scale * static_cast<int8_t>(byte)
+                               : scale * (static_cast<int>(byte >> (piece < 2 ? 0 : 4) & 15) - 8);
+      }
+    }
+  }
+};
+
+// Rows in blocks, a lane a block: two are asked for before the first is looked at. Loads do not move up
+// across a store to the tile, and one after the other each would wait for memory.
+template <int STEPS, int ROWS, int WARPS, bool BYTES, typename T, typename Rows>
+__device__ inline void ckv_load_blocks(uint32_t tile, unsigned warp, unsigned lane,
+                                       int32_t head_dim, const Rows &rows) {
+  constexpr unsigned OF_ROW = (STEPS + 1) / 2, OWN = ROWS / WARPS, ALL = OWN * OF_ROW;
+  constexpr unsigned AHEAD = 2;
+#pragma unroll 1
+  for (unsigned begin = lane; begin < ALL + lane; begin += 32 * AHEAD) {
+    KeyBlock<BYTES> blocks[AHEAD];
+#pragma unroll
+    for (unsigned k = 0; k < AHEAD; k++) {
+      const unsigned index = begin + k * 32, block = index % OF_ROW;
+      const uint8_t *from = rows(warp * OWN + index / OF_ROW);  // by all lanes
+      if (from && index < ALL && static_cast<int32_t>(block * 32) < head_dim) {
+        blocks[k].read(from + block * KeyBlock<BYTES>::SIZE);
+      } else {
+        blocks[k].clear();
+      }
+    }
+#pragma unroll
+    for (unsigned k = 0; k < AHEAD; k++) {
+      const unsigned index = begin + k * 32, row = warp * OWN + index / OF_ROW;
+      if (index >= ALL) continue;
+#pragma unroll
+      for (unsigned p = 0; p < 4; p++) {
+        const unsigned piece = index % OF_ROW * 4 + p;
+        if (STEPS % 2 != 0 && piece >= 2 * STEPS) continue;
+        float values[8];
+        blocks[k].open(p, values);
+        ckv_store_piece<T>(tile + piece / 8 * (ROWS * 128) + ckv_swizzle(row, piece % 8), values);
+      }
+    }
+  }
 }
 
 // Row t of the keys of an item, NULL where there is none.
@@ -132,6 +191,14 @@ __device__ inline void ckv_load_rows(uint32_t tile, unsigned warp, unsigned lane
                                      int32_t head_dim, const void *safe, const Rows &rows) {
   constexpr unsigned PIECES = 2 * STEPS;
   constexpr unsigned OWN = ROWS / WARPS;  // rows of a warp
+  if (!COPY && dtype == CKV_Q8_0) {
+    ckv_load_blocks<STEPS, ROWS, WARPS, true, T>(tile, warp, lane, head_dim, rows);
+    return;
+  }
+  if (!COPY && dtype == CKV_Q4_0) {
+    ckv_load_blocks<STEPS, ROWS, WARPS, false, T>(tile, warp, lane, head_dim, rows);
+    return;
+  }
 #pragma unroll 4
   for (unsigned i = 0; i < (OWN * PIECES + 31) / 32; i++) {
     const unsigned index = i * 32 + lane;

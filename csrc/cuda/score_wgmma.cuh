@@ -39,13 +39,15 @@ __global__ void __launch_bounds__(CKV_WGMMA_THREADS, 1)
   ckv_chain();
   __syncthreads();
   const int group = threadIdx.x / 128, warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
-  // Registers go from those who need few to those who need many; 128 each at first.
+  // Registers go from those who need few to those who need many; 128 each at first. Who converts needs
+  // some more for what it has asked for.
+  constexpr bool CONVERTS = PATH == KeyPath::CONVERT;
   if (group < 2) {
-    asm volatile("setmaxnreg.inc.sync.aligned.u32 200;");
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(CONVERTS ? 192 : 200));
     WgmmaConsumer<STEPS, ROWS, PATH, T> consumer{a, shared, queries, keys, group, warp, lane};
     consumer.run();
   } else if (group == 2) {
-    asm volatile("setmaxnreg.dec.sync.aligned.u32 56;");
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(CONVERTS ? 72 : 56));
     Producer producer{a, maps, shared, queries, keys, warp, lane};
     producer.run();
   } else {

@@ -8,7 +8,7 @@
 #include "bridge.h"
 #include "inject.h"
 
-enum { PROMPT = 90, BATCH = 128, BUDGET = 40, WINDOW = 16, MORE = 3, CELLS = 512 };
+enum { PROMPT = 90, BATCH = 128, BUDGET = 40, WINDOW = 16, MORE = 3, CELLS = 512, OTHERS = 24 };
 
 static ckv_llama_engine *engine;
 static int32_t prompt[PROMPT];
@@ -72,21 +72,29 @@ static ckv_llama_context *open_context(ckv_llama_model *model) {
   return context;
 }
 
-static ckv_status prefill(ckv_llama_context *context) {
-  ckv_status status = ckv_llama_prefill_begin(context, 0, PROMPT);
-  for (int32_t done = 0; done < PROMPT && !status;) {
-    const int32_t step = PROMPT - done < BATCH ? PROMPT - done : BATCH;
+static ckv_status prefill_sequence(ckv_llama_context *context, int32_t sequence, int32_t tokens) {
+  ckv_status status = ckv_llama_prefill_begin(context, sequence, tokens);
+  for (int32_t done = 0; done < tokens && !status;) {
+    const int32_t step = tokens - done < BATCH ? tokens - done : BATCH;
     status = ckv_llama_prefill_step(context, prompt + done, step);
     done += step;
   }
   return status;
 }
 
-static uint8_t *state_of(ckv_llama_context *context, int64_t *bytes) {
-  *bytes = ckv_llama_state_size(context, 0);
+static ckv_status prefill(ckv_llama_context *context) {
+  return prefill_sequence(context, 0, PROMPT);
+}
+
+static uint8_t *state_of_sequence(ckv_llama_context *context, int32_t sequence, int64_t *bytes) {
+  *bytes = ckv_llama_state_size(context, sequence);
   uint8_t *state = malloc((size_t)*bytes);
-  CHECK(state && ckv_llama_state_get(context, 0, state, *bytes) == *bytes, "state");
+  CHECK(state && ckv_llama_state_get(context, sequence, state, *bytes) == *bytes, "state");
   return state;
+}
+
+static uint8_t *state_of(ckv_llama_context *context, int64_t *bytes) {
+  return state_of_sequence(context, 0, bytes);
 }
 
 static bool is_state(ckv_llama_context *context, const uint8_t *state, int64_t bytes) {
@@ -230,15 +238,17 @@ static void every_allocation_fails_once(const char *path, bool forever) {
   free(whole.state);
 }
 
-// Compacted, as before, or said to be lost and empty.
-static void every_engine_call_fails(const char *path, long times) {
+// Compacted, as before, or said to be lost and empty; another sequence that is there stays as it is.
+static void every_engine_call_fails(const char *path, long times, bool beside) {
   long compacted = 0, unchanged = 0, lost = 0, k = 1;
   ckv_llama_model *model = load(path);
   for (bool fired = true; fired; k++) {
     ckv_llama_context *context = open_context(model);
     CHECK(prefill(context) == CKV_OK, "prefill");
-    int64_t bytes;
+    CHECK(!beside || prefill_sequence(context, 1, OTHERS) == CKV_OK, "prefill");
+    int64_t bytes, other_bytes, now_bytes;
     uint8_t *before = state_of(context, &bytes);
+    uint8_t *other = state_of_sequence(context, 1, &other_bytes);
     inject_engine(k, times);
     const ckv_status status = compress(context, CKV_METHOD_CHUNKKV);
     fired = inject_failed() != NULL;
@@ -261,13 +271,18 @@ static void every_engine_call_fails(const char *path, long times) {
       CHECK(compress(context, CKV_METHOD_CHUNKKV) == CKV_OK, "%s: again: %s", what,
             ckv_llama_context_error(context));
     }
+    uint8_t *now = state_of_sequence(context, 1, &now_bytes);
+    CHECK(now_bytes == other_bytes && memcmp(now, other, (size_t)now_bytes) == 0,
+          "%s: another sequence changed", what);
+    free(now);
+    free(other);
     free(before);
     ckv_llama_context_free(context);
   }
   ckv_llama_model_free(model);
-  printf("bridge: %ld engine calls failed %ld times: %ld as before, %ld lost, %ld compacted\n",
-         k - 2, times, unchanged, lost, compacted);
-  CHECK(unchanged > 3 && compacted >= 1, "%ld and %ld", unchanged, compacted);
+  printf("bridge: %ld engine calls failed %ld times%s: %ld as before, %ld lost, %ld compacted\n",
+         k - 2, times, beside ? " beside another sequence" : "", unchanged, lost, compacted);
+  CHECK(unchanged > 2 && compacted >= 1, "%ld and %ld", unchanged, compacted);
 }
 
 // The memory of a device is out, where the bridge works on one.
@@ -320,9 +335,11 @@ int main(int argc, char **argv) {
   for (int i = 3; i < argc; i++) {
     every_allocation_fails_once(argv[i], false);
     every_allocation_fails_once(argv[i], true);
-    every_engine_call_fails(argv[i], 1);
-    every_engine_call_fails(argv[i], 2);
-    every_engine_call_fails(argv[i], 1000);
+    for (int beside = 0; beside < 2; beside++) {
+      every_engine_call_fails(argv[i], 1, beside);
+      every_engine_call_fails(argv[i], 2, beside);
+      every_engine_call_fails(argv[i], 1000, beside);
+    }
     a_prompt_fails_at_every_call(argv[i]);
     every_device_allocation_fails(argv[i]);
   }

@@ -5,6 +5,7 @@
 #include "state_blob.h"
 
 #define ANY_SEQUENCE (-1)
+#define CELL_BYTES 12  // at least: position, number of sequences, sequence
 
 void ckvl_cells_free(ckvl_cells *cells) {
   free(cells->cell);
@@ -28,6 +29,12 @@ typedef struct {
   int32_t streams;  // 0: however many
   uint32_t num_sequences;
 } request;
+
+static ckv_status fail_count(ckvl_error *error, int32_t found, int32_t seen) {
+  return ckvl_fail(error, CKV_ERROR_UNSUPPORTED,
+                   "Expected the newest token to see all %d cells of its sequence but it sees %d",
+                   found, seen);
+}
 
 // Reads the first stream that has cells; those of the wanted sequence go to `tokens`, of which there
 // are `capacity`.
@@ -108,6 +115,47 @@ static uint8_t *get_metadata(const ckvl_api *api, struct llama_context *ctx, lla
   return data;
 }
 
+// From metadata to cells in the order of their positions. `most`: cells that there can be.
+static ckv_status read_cells(const uint8_t *data, size_t bytes, const request *r, int32_t most,
+                             const int32_t *index, int32_t count, ckvl_cells *cells,
+                             ckvl_error *error) {
+  token *tokens = malloc(sizeof *tokens * (size_t)most);
+  ckv_status status;
+  if (!tokens) {
+    status = ckvl_fail_memory(error, sizeof *tokens * (size_t)most);
+  } else {
+    ckvl_reader reader = {.data = data, .size = bytes};
+    status = read_metadata(&reader, r, tokens, most, cells, error);
+  }
+  if (!status && index && cells->count != count) status = fail_count(error, cells->count, count);
+  if (!status) status = sort_tokens(tokens, index, cells, error);
+  free(tokens);
+  if (status) ckvl_cells_free(cells);
+  return status;
+}
+
+ckv_status ckvl_cells_read_alone(const ckvl_api *api, struct llama_context *ctx, llama_seq_id seq,
+                                 const int32_t *index, int32_t count, ckvl_cells *cells,
+                                 ckvl_error *error) {
+  *cells = (ckvl_cells){0};
+  // The engine stops for want of room after the last cell, before any row.
+  const size_t streams = CKVL_BLOB_HEADER_BYTES, list = streams + 8;
+  const size_t bytes = list + CELL_BYTES * (size_t)count;
+  uint8_t *data = calloc(1, bytes);
+  if (!data) return ckvl_fail_memory(error, bytes);
+  api->llama_state_seq_get_data_ext(ctx, data, bytes, seq, LLAMA_STATE_SEQ_FLAGS_NONE);
+  ckvl_reader reader = {.data = data, .size = list};
+  ckvl_skip(&reader, streams);
+  const uint32_t of_one = ckvl_read_u32(&reader), found = ckvl_read_u32(&reader);
+  const request r = {seq, seq, 1, api->llama_n_seq_max(ctx)};
+  const ckv_status status =
+      of_one == 1 && found != (uint32_t)count
+          ? fail_count(error, (int32_t)found, count)
+          : read_cells(data, bytes, &r, count + 1, index, count, cells, error);
+  free(data);
+  return status;
+}
+
 static uint32_t count_streams(const uint8_t *data, size_t bytes) {
   ckvl_reader reader = {.data = data, .size = bytes};
   ckvl_skip(&reader, CKVL_BLOB_HEADER_BYTES);
@@ -129,25 +177,8 @@ ckv_status ckvl_cells_read(const ckvl_api *api, struct llama_context *ctx, llama
   }
   if (!data) return CKV_ERROR_OUT_OF_MEMORY;
   cells->metadata_bytes = bytes;
-  // Each cell takes at least 12 bytes.
-  const size_t most = bytes / 12 + 1;
-  token *tokens = malloc(sizeof *tokens * most);
-  ckv_status status;
-  if (!tokens) {
-    status = ckvl_fail_memory(error, sizeof *tokens * most);
-  } else {
-    ckvl_reader reader = {.data = data, .size = bytes};
-    status = read_metadata(&reader, &r, tokens, (int32_t)most, cells, error);
-  }
-  if (!status && index && cells->count != count) {
-    status = ckvl_fail(error, CKV_ERROR_UNSUPPORTED,
-                       "Expected the newest token to see all %d cells of its sequence but it sees "
-                       "%d",
-                       cells->count, count);
-  }
-  if (!status) status = sort_tokens(tokens, index, cells, error);
-  free(tokens);
+  const ckv_status status =
+      read_cells(data, bytes, &r, (int32_t)(bytes / CELL_BYTES + 1), index, count, cells, error);
   free(data);
-  if (status) ckvl_cells_free(cells);
   return status;
 }

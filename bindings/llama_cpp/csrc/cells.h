@@ -21,6 +21,12 @@ ckv_status ckvl_cells_read(const ckvl_api *api, struct llama_context *ctx, llama
                            int32_t streams, const int32_t *index, int32_t count, ckvl_cells *cells,
                            ckvl_error *error);
 
+// The same of a sequence that has the cache for itself, one stream of cells: one walk of the engine over
+// them tells all.
+ckv_status ckvl_cells_read_alone(const ckvl_api *api, struct llama_context *ctx, llama_seq_id seq,
+                                 const int32_t *index, int32_t count, ckvl_cells *cells,
+                                 ckvl_error *error);
+
 void ckvl_cells_free(ckvl_cells *cells);
 
 #endif

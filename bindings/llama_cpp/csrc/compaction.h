@@ -18,6 +18,13 @@
 
 #define CKVL_MAX_PLACES (1 + CKVL_MAX_DEVICES)
 
+// A sequence that has the cache for itself, one stream of cells.
+typedef struct ckvl_alone {
+  bool is_so;
+  llama_seq_id spare;  // another one, which has no cells
+  bool is_listed;      // the engine names it in a state's cells
+} ckvl_alone;
+
 typedef struct ckvl_compaction {
   const ckvl_api *api;
   struct llama_context *ctx;
@@ -32,6 +39,8 @@ typedef struct ckvl_compaction {
   bool has_hidden;        // some layer has cells that are hidden from it
 
   ckvl_cells cells;     // of the global cache
+  ckvl_alone alone;     // the cache is the sequence's alone
+  bool knows_device;    // the engine can leave rows on their device
   bool is_run;          // they lie side by side: rows are found without a list of them
   ckvl_layers global;   // the layers to compact
   ckvl_layers sliding;  // layers with a sliding window: their cache is carried over unchanged
@@ -119,10 +128,20 @@ typedef struct ckvl_state_swap {
   uint8_t *blob;
   size_t bytes;
   llama_pos *positions;  // [kept.len] of the kept tokens
+  bool clears;           // the cache is cleared, rather than freed cell by cell
 } ckvl_state_swap;
 
 ckv_status ckvl_state_swap_begin(const ckvl_compaction *c, ckvl_state_swap *swap);
 ckv_status ckvl_state_swap_replace(const ckvl_compaction *c, ckvl_state_swap *swap);
 void ckvl_state_swap_end(ckvl_state_swap *swap);
+
+// Whether the engine takes the state in the swap's blob back.
+bool ckvl_state_swap_set(const ckvl_compaction *c, const ckvl_state_swap *swap, size_t size);
+
+// Where the sequence has the cache for itself: finds out, checks the size of the engine's state, replaces
+// it as ckvl_state_swap_replace does (no cell has been freed before).
+void ckvl_alone_find(ckvl_compaction *c);
+ckv_status ckvl_alone_check_size(ckvl_compaction *c);
+ckv_status ckvl_alone_replace(const ckvl_compaction *c, ckvl_state_swap *swap);
 
 #endif

@@ -3,6 +3,35 @@
 
 #include "compaction.h"
 
+ckv_status ckvl_compaction_use(ckvl_compaction *c, ckvl_kept *kept) {
+  if (c->has_hidden) {
+    return ckvl_fail(c->error, CKV_ERROR_UNSUPPORTED,
+                     "Expected layers with the same tokens, for indices that count them, but found "
+                     "different ones after pyramidkv");
+  }
+  if (kept->num_layers != c->global.count) {
+    return ckvl_fail(c->error, CKV_ERROR_INVALID_ARGUMENT,
+                     "Expected indices for the %d global layers but found them for %d",
+                     c->global.count, kept->num_layers);
+  }
+  for (int32_t l = 0; l < c->global.count; l++) {
+    const ckvl_layer *layer = c->global.data[l];
+    kept->layer[l] = layer->index;
+    if (kept->heads[l] != 1 && kept->heads[l] != layer->num_kv_heads) {
+      return ckvl_fail(c->error, CKV_ERROR_INVALID_ARGUMENT,
+                       "Expected 1 or %d index sets for layer %d but found %d", layer->num_kv_heads,
+                       layer->index, kept->heads[l]);
+    }
+  }
+  const ckv_status status = ckvl_kept_check(kept, c->cells.count, c->error);
+  if (status) return status;
+  ckvl_kept_free(&c->kept);
+  c->kept = *kept;
+  c->drops = kept->len < c->cells.count;
+  *kept = (ckvl_kept){0};
+  return CKV_OK;
+}
+
 typedef void (*row_copy)(const ckvl_compaction *c, struct ggml_tensor *rows, size_t offset,
                          uint8_t *saved);
 
@@ -53,8 +82,8 @@ static ckv_status move_on_host(ckvl_compaction *c, const ckvl_state_swap *swap) 
 
 // Saving rows of a device would take as much memory again. What can be refused comes first: what is
 // left to fail then is the device itself.
-static ckv_status move_on_device(ckvl_compaction *c) {
-  ckv_status status = free_dropped(c);
+static ckv_status move_on_device(ckvl_compaction *c, const ckvl_state_swap *swap) {
+  ckv_status status = swap->clears ? CKV_OK : free_dropped(c);
   if (status) return status;
   status = ckvl_rows_gather(c);
   if (status) c->is_lost = true;
@@ -65,7 +94,7 @@ ckv_status ckvl_compaction_commit(ckvl_compaction *c) {
   ckvl_state_swap swap = {0};
   ckv_status status = ckvl_state_swap_begin(c, &swap);
   if (!status) status = ckvl_rows_begin(c);
-  if (!status) status = ckvl_is_on_device(c) ? move_on_device(c) : move_on_host(c, &swap);
+  if (!status) status = ckvl_is_on_device(c) ? move_on_device(c, &swap) : move_on_host(c, &swap);
   if (!status) {
     // From here on the engine has let go of cells: what fails now leaves the sequence empty.
     status = ckvl_state_swap_replace(c, &swap);

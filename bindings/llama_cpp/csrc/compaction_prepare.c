@@ -106,8 +106,10 @@ static ckv_status find_places(ckvl_compaction *c) {
 
 // The whole state must have exactly the size that these layers and cells explain: then no layer was
 // missed, and the format is the known one.
-static ckv_status check_sizes(const ckvl_compaction *c) {
+static ckv_status check_sizes(ckvl_compaction *c) {
   const int32_t n = c->cells.count;
+  // An engine that does not know the flag counts the rows all the same.
+  c->knows_device = c->cells.metadata_bytes < ckvl_blob_row_bytes(&c->global) * (size_t)n;
   const size_t rest = c->sliding_bytes ? c->sliding_bytes - CKVL_BLOB_HEADER_BYTES : 0;
   const size_t expected = CKVL_BLOB_HEADER_BYTES + ckvl_blob_cache_bytes(&c->global, n) + rest;
   const size_t found =
@@ -138,13 +140,15 @@ ckv_status ckvl_compaction_prepare(ckvl_compaction *c) {
         "Expected the queries and cells up to position %d but those captured end at %d", newest,
         capture->next - 1);
   }
-  int32_t mask;
-  ckv_status status = classify_layers(c, &mask);
-  if (!status) {
-    status = ckvl_cells_read(c->api, c->ctx, c->seq, c->global.data[0]->streams,
-                             capture->masks[mask].cells, capture->masks[mask].count, &c->cells,
-                             c->error);
-  }
+  int32_t mask_index;
+  ckv_status status = classify_layers(c, &mask_index);
+  if (status) return status;
+  const ckvl_mask *mask = &capture->masks[mask_index];
+  ckvl_alone_find(c);
+  status = c->alone.is_so ? ckvl_cells_read_alone(c->api, c->ctx, c->seq, mask->cells, mask->count,
+                                                  &c->cells, c->error)
+                          : ckvl_cells_read(c->api, c->ctx, c->seq, c->global.data[0]->streams,
+                                            mask->cells, mask->count, &c->cells, c->error);
   if (!status && c->cells.is_shared) {
     status =
         ckvl_fail(c->error, CKV_ERROR_UNSUPPORTED,
@@ -153,7 +157,7 @@ ckv_status ckvl_compaction_prepare(ckvl_compaction *c) {
   }
   c->is_run = !status && is_run(&c->cells);
   if (!status) status = find_places(c);
-  if (!status) status = check_sizes(c);
+  if (!status) status = c->alone.is_so ? ckvl_alone_check_size(c) : check_sizes(c);
   return status;
 }
 

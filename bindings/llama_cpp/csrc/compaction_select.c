@@ -12,9 +12,20 @@ static ckv_status fail_library(ckvl_compaction *c, ckv_status status, int32_t l)
 // Where a place has what selecting needs and gives: on the host the arrays of the host.
 typedef struct {
   float *scores;            // of one layer
-  char *queries;            // of one layer; NULL: where they were captured
+  char *queries;            // of `held` layers; NULL: where they were captured
   int32_t *indices, *lens;  // of all layers
+  size_t query_bytes;       // of a layer
+  int32_t held;
+  const ckv_context *ckv;  // of the place
+  int32_t put_end, next;   // layers before have been put; where the next one's queries are
 } selection;
+
+// Of queries at once on a device; in tests few layers, so that there are several turns.
+#if defined(CKVL_HOST_IS_DEVICE)
+#  define QUERY_BYTES ((size_t)256 << 10)
+#else
+#  define QUERY_BYTES ((size_t)32 << 20)
+#endif
 
 static size_t query_row_bytes(const ckvl_layer *layer) {
   return sizeof(float) * (size_t)layer->key_dim * (size_t)layer->num_q_heads;
@@ -39,17 +50,38 @@ ckv_query_view ckvl_queries_view(const ckvl_layer *layer, int32_t window, int32_
   };
 }
 
-static ckv_status score_layer(ckvl_compaction *c, const ckv_params *params, int32_t l,
-                              const selection *s, ckv_scores *scores) {
+static const char *captured_rows(const ckvl_layer *layer, int32_t window) {
+  return (const char *)layer->queries + query_row_bytes(layer) * (size_t)(layer->rows - window);
+}
+
+// Puts the queries of a place's layers from `l` on, as many as are held there: each copy waits for the
+// work before, so that the layers' are not put one by one between.
+static ckv_status put_queries(ckvl_compaction *c, const ckv_params *params, int32_t l,
+                              selection *s) {
+  s->next = 0;
+  int32_t put = 0;
+  for (; l < c->global.count && put < s->held; l += params->layer_reuse) {
+    const ckvl_layer *layer = c->global.data[l];
+    ckvl_place *place = &c->places[c->place[l]];
+    if (place->ckv != s->ckv) continue;
+    const ckv_status status = ckvl_place_put(
+        place, s->queries + s->query_bytes * (size_t)put++, captured_rows(layer, params->window),
+        query_row_bytes(layer) * (size_t)params->window, c->error);
+    if (status) return status;
+  }
+  s->put_end = l;
+  return CKV_OK;
+}
+
+static ckv_status score_layer(ckvl_compaction *c, const ckv_params *params, int32_t l, selection *s,
+                              ckv_scores *scores) {
   const ckvl_layer *layer = c->global.data[l];
   ckvl_place *place = &c->places[c->place[l]];
-  const size_t row = query_row_bytes(layer);
-  const char *rows = (const char *)layer->queries + row * (size_t)(layer->rows - params->window);
+  const char *rows = captured_rows(layer, params->window);
   if (s->queries) {
-    const ckv_status status =
-        ckvl_place_put(place, s->queries, rows, row * (size_t)params->window, c->error);
+    const ckv_status status = l < s->put_end ? CKV_OK : put_queries(c, params, l, s);
     if (status) return status;
-    rows = s->queries;
+    rows = s->queries + s->query_bytes * (size_t)s->next++;
   }
   const ckv_query_view queries = ckvl_queries_view(layer, params->window, place->device, rows);
   const ckv_kv_view keys = ckvl_rows_view(c, l, layer->keys, layer->key_dim);
@@ -57,7 +89,7 @@ static ckv_status score_layer(ckvl_compaction *c, const ckv_params *params, int3
 }
 
 static ckv_status select_layer(ckvl_compaction *c, const ckv_params *params, int32_t l,
-                               const selection *s) {
+                               selection *s) {
   const ckvl_layer *layer = c->global.data[l];
   ckv_params own = *params;
   own.scale = layer->scale;
@@ -162,11 +194,15 @@ static ckv_status begin_place(ckvl_compaction *c, const ckv_params *params, int3
   if (place->device == CKV_CPU) {
     return ckvl_place_begin(place, 0, 0, c->cells.cell, listed, c->error);
   }
-  size_t query_bytes = 0;
-  for (int32_t l = 0; l < c->global.count; l++) {
-    const size_t bytes = query_row_bytes(c->global.data[l]) * (size_t)params->window;
-    if (query_bytes < bytes) query_bytes = bytes;
+  for (int32_t l = 0; l < c->global.count; l += params->layer_reuse) {
+    const size_t bytes =
+        ckvl_place_round(query_row_bytes(c->global.data[l])) * (size_t)params->window;
+    if (c->place[l] == p) own->held++;
+    if (own->query_bytes < bytes) own->query_bytes = bytes;
   }
+  const int32_t most = (int32_t)(QUERY_BYTES / own->query_bytes);
+  if (own->held > most) own->held = most > 1 ? most : 1;
+  const size_t query_bytes = score_bytes ? own->query_bytes * (size_t)own->held : 0;
   const size_t layers = (size_t)c->global.count;
   const size_t sets =
       sizeof(int32_t) * layers * (size_t)c->kept.max_heads * (size_t)c->kept.capacity;
@@ -181,24 +217,27 @@ static ckv_status begin_place(ckvl_compaction *c, const ckv_params *params, int3
   if (status) return status;
   own->scores = ckvl_place_take(place, score_bytes);
   own->queries = ckvl_place_take(place, query_bytes);
+  own->ckv = place->ckv;
   own->indices = ckvl_place_take(place, sets);
   own->lens = ckvl_place_take(place, lens);
   return CKV_OK;
 }
 
 // What a device has selected, to the host.
-static ckv_status fetch(ckvl_compaction *c, const ckv_params *params, int32_t p,
-                        const selection *from, const selection *to) {
+static ckv_status fetch(ckvl_compaction *c, int32_t p, const selection *from, const selection *to) {
   ckvl_place *place = &c->places[p];
   if (place->device == CKV_CPU) return CKV_OK;
   ckv_status status = ckvl_place_finish(place, c->error);
   const size_t set = (size_t)c->kept.max_heads * (size_t)c->kept.capacity;
-  for (int32_t l = 0; l < c->global.count && !status; l += params->layer_reuse) {
+  // Neighbours at once; what lies between those that have selected is not looked at.
+  for (int32_t l = 0, end; l < c->global.count && !status; l = end) {
+    for (end = l + 1; end < c->global.count && c->place[end] == c->place[l];) end++;
     if (c->place[l] != p) continue;
-    status = ckvl_place_get(place, to->indices + set * (size_t)l, from->indices + set * (size_t)l,
-                            sizeof(int32_t) * set, c->error);
+    const size_t first = (size_t)l, count = (size_t)(end - l);
+    status = ckvl_place_get(place, to->indices + set * first, from->indices + set * first,
+                            sizeof(int32_t) * set * count, c->error);
     if (status) return status;
-    status = ckvl_place_get(place, to->lens + l, from->lens + l, sizeof(int32_t), c->error);
+    status = ckvl_place_get(place, to->lens + l, from->lens + l, sizeof(int32_t) * count, c->error);
   }
   return status;
 }
@@ -214,7 +253,7 @@ static ckv_status select_all(ckvl_compaction *c, const ckv_params *params, size_
     status = select_layer(c, params, l, &own[c->place[l]]);
   }
   for (int32_t p = 0; p < c->num_places && !status; p++) {
-    status = fetch(c, params, p, &own[p], host);
+    status = fetch(c, p, &own[p], host);
   }
   ckvl_places_end(c);
   const size_t set = sizeof(int32_t) * (size_t)c->kept.max_heads * (size_t)c->kept.capacity;
@@ -248,33 +287,4 @@ ckv_status ckvl_compaction_select(ckvl_compaction *c, const ckv_params *params) 
   if (!status) status = ckvl_kept_check(&c->kept, c->cells.count, c->error);
   free(host.scores);
   return status;
-}
-
-ckv_status ckvl_compaction_use(ckvl_compaction *c, ckvl_kept *kept) {
-  if (c->has_hidden) {
-    return ckvl_fail(c->error, CKV_ERROR_UNSUPPORTED,
-                     "Expected layers with the same tokens, for indices that count them, but found "
-                     "different ones after pyramidkv");
-  }
-  if (kept->num_layers != c->global.count) {
-    return ckvl_fail(c->error, CKV_ERROR_INVALID_ARGUMENT,
-                     "Expected indices for the %d global layers but found them for %d",
-                     c->global.count, kept->num_layers);
-  }
-  for (int32_t l = 0; l < c->global.count; l++) {
-    const ckvl_layer *layer = c->global.data[l];
-    kept->layer[l] = layer->index;
-    if (kept->heads[l] != 1 && kept->heads[l] != layer->num_kv_heads) {
-      return ckvl_fail(c->error, CKV_ERROR_INVALID_ARGUMENT,
-                       "Expected 1 or %d index sets for layer %d but found %d", layer->num_kv_heads,
-                       layer->index, kept->heads[l]);
-    }
-  }
-  const ckv_status status = ckvl_kept_check(kept, c->cells.count, c->error);
-  if (status) return status;
-  ckvl_kept_free(&c->kept);
-  c->kept = *kept;
-  c->drops = kept->len < c->cells.count;
-  *kept = (ckvl_kept){0};
-  return CKV_OK;
 }

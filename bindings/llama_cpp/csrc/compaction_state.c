@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "attention_node.h"
 #include "compaction.h"
 
 #define SPARE_BYTES ((size_t)64 << 20)  // that a device must have beyond what is needed
@@ -48,11 +49,27 @@ static size_t part_bytes(const ckvl_layers *layers, int32_t cells, llama_state_s
                                                  : ckvl_blob_cache_bytes(layers, cells);
 }
 
+static bool is_in_blocks(const struct ggml_tensor *rows) {
+  const int32_t dtype = ckvl_dtype(rows->type);
+  return dtype == CKV_Q8_0 || dtype == CKV_Q4_0;
+}
+
+// Of rows in blocks the engine saves on a device but a part, counting blocks as elements. They are right
+// all the same where they come back into the cells that they are in: the first ones of a cleared cache.
+static bool rows_survive(const ckvl_compaction *c) {
+  bool in_blocks = false;
+  for (int32_t l = 0; l < c->global.count; l++) {
+    const ckvl_layer *layer = c->global.data[l];
+    in_blocks = in_blocks || is_in_blocks(layer->keys) || is_in_blocks(layer->values);
+  }
+  int32_t i = 0;
+  while (in_blocks && c->alone.is_so && i < c->kept.len && c->cells.cell[i] == i) i++;
+  return !in_blocks || i == c->kept.len;
+}
+
 // Rows stay where they are if some are on a GPU, and the engine can do that.
 static llama_state_seq_flags choose_flags(const ckvl_compaction *c) {
-  // An engine that does not know the flag counts the rows all the same.
-  const size_t rows = ckvl_blob_row_bytes(&c->global) * (size_t)c->cells.count;
-  return ckvl_is_on_device(c) && !c->keeps_device_states && c->cells.metadata_bytes < rows &&
+  return ckvl_is_on_device(c) && !c->keeps_device_states && c->knows_device && rows_survive(c) &&
                  has_room(c)
              ? LLAMA_STATE_SEQ_FLAGS_ON_DEVICE
              : LLAMA_STATE_SEQ_FLAGS_NONE;
@@ -60,6 +77,7 @@ static llama_state_seq_flags choose_flags(const ckvl_compaction *c) {
 
 ckv_status ckvl_state_swap_begin(const ckvl_compaction *c, ckvl_state_swap *swap) {
   swap->flags = choose_flags(c);
+  swap->clears = c->alone.is_so && swap->flags & LLAMA_STATE_SEQ_FLAGS_ON_DEVICE;
   swap->bytes = CKVL_BLOB_HEADER_BYTES + part_bytes(&c->global, c->kept.len, swap->flags) +
                 part_bytes(&c->sliding, max_sliding_cells(c), swap->flags);
   swap->blob = malloc(swap->bytes);
@@ -107,7 +125,7 @@ static void append_sliding(const ckvl_compaction *c, const ckvl_state_swap *swap
 
 // Whether the engine takes the state back, on a device the part of the sliding windows after the rest.
 // A call that fails has let go of the whole sequence, so both parts go in again.
-static bool set_state(const ckvl_compaction *c, const ckvl_state_swap *swap, size_t size) {
+bool ckvl_state_swap_set(const ckvl_compaction *c, const ckvl_state_swap *swap, size_t size) {
   const bool in_parts = c->sliding_bytes && swap->flags & LLAMA_STATE_SEQ_FLAGS_ON_DEVICE;
   for (int32_t attempt = 0; attempt < 2; attempt++) {
     if (c->api->llama_state_seq_set_data_ext(c->ctx, swap->blob, size, c->seq, swap->flags) !=
@@ -138,6 +156,7 @@ static void shrink_device_state(const ckvl_compaction *c, const ckvl_state_swap 
 }
 
 ckv_status ckvl_state_swap_replace(const ckvl_compaction *c, ckvl_state_swap *swap) {
+  if (swap->clears) return ckvl_alone_replace(c, swap);
   const llama_memory_t memory = c->api->llama_get_memory(c->ctx);
   const llama_pos newest = c->cells.pos[c->cells.count - 1];
   const bool on_device = swap->flags & LLAMA_STATE_SEQ_FLAGS_ON_DEVICE;
@@ -146,7 +165,8 @@ ckv_status ckvl_state_swap_replace(const ckvl_compaction *c, ckvl_state_swap *sw
   if (status) return status;
   if (c->sliding_bytes && !on_device) append_sliding(c, swap, &size);
   c->api->llama_memory_seq_rm(memory, c->seq, -1, -1);
-  if (!set_state(c, swap, size) || c->api->llama_memory_seq_pos_max(memory, c->seq) != newest) {
+  if (!ckvl_state_swap_set(c, swap, size) ||
+      c->api->llama_memory_seq_pos_max(memory, c->seq) != newest) {
     return ckvl_fail(c->error, CKV_ERROR_ENGINE,
                      "Expected the engine to restore %zu bytes of state but it did not", size);
   }

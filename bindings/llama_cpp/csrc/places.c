@@ -3,9 +3,34 @@
 #include <string.h>
 
 #define ALIGNMENT 256
+// Most that stays on a device from step to step; in tests not what selecting takes.
+#if defined(CKVL_HOST_IS_DEVICE)
+#  define STAYING_BYTES ((size_t)128 << 10)
+#else
+#  define STAYING_BYTES ((size_t)64 << 20)
+#endif
+
+static void release(ckvl_devices *devices, int32_t index) {
+  if (devices->memory[index]) ckv_device_free(devices->cuda[index], devices->memory[index]);
+  devices->memory[index] = NULL;
+  devices->bytes[index] = 0;
+}
+
+// A block of at least that many bytes.
+static ckv_status reserve(ckvl_devices *devices, int32_t index, size_t bytes) {
+  if (devices->bytes[index] >= bytes) return CKV_OK;
+  release(devices, index);
+  const ckv_status status =
+      ckv_device_alloc(devices->cuda[index], (int64_t)bytes, &devices->memory[index]);
+  if (!status) devices->bytes[index] = bytes;
+  return status;
+}
 
 void ckvl_devices_free(ckvl_devices *devices) {
-  for (int32_t i = 0; i < CKVL_MAX_DEVICES; i++) ckv_context_free(devices->cuda[i]);
+  for (int32_t i = 0; i < CKVL_MAX_DEVICES; i++) {
+    release(devices, i);
+    ckv_context_free(devices->cuda[i]);
+  }
   *devices = (ckvl_devices){0};
 }
 
@@ -44,7 +69,7 @@ static ckv_status open_device(ckvl_place *place, ckvl_devices *devices, ckvl_err
 ckv_status ckvl_place_find(ckvl_place *place, const ckvl_api *api, const ckvl_layer *layer,
                            ckv_context *host, ckvl_devices *devices, ckvl_error *error) {
   const struct ggml_tensor *const tensors[] = {layer->keys, layer->values};
-  *place = (ckvl_place){.device = CKV_CPU, .ckv = host};
+  *place = (ckvl_place){.device = CKV_CPU, .ckv = host, .devices = devices};
   for (int32_t side = 0; side < 2; side++) {
     const struct ggml_tensor *tensor = tensors[side];
     int32_t device = CKV_CPU, index = 0;
@@ -96,8 +121,9 @@ ckv_status ckvl_place_begin(ckvl_place *place, size_t bytes, int64_t workspace,
   const size_t list = sizeof *cells * (size_t)count;
   place->bytes = bytes + ckvl_place_round(list) + ckvl_place_round((size_t)workspace);
   place->used = 0;
-  ckv_status status = ckv_device_alloc(place->ckv, (int64_t)place->bytes, &place->memory);
+  ckv_status status = reserve(place->devices, place->index, place->bytes);
   if (!status) {
+    place->memory = place->devices->memory[place->index];
     status =
         ckv_context_set_workspace(place->ckv, ckvl_place_take(place, (size_t)workspace), workspace);
   }
@@ -131,8 +157,9 @@ ckv_status ckvl_place_get(ckvl_place *place, void *to, const void *from, size_t 
 
 void ckvl_place_end(ckvl_place *place) {
   if (place->memory) {
+    ckv_context_finish(place->ckv);
     ckv_context_set_workspace(place->ckv, NULL, 0);
-    ckv_device_free(place->ckv, place->memory);
+    if (place->bytes > STAYING_BYTES) release(place->devices, place->index);
   }
   place->memory = NULL;
   place->bytes = place->used = 0;

@@ -9,9 +9,12 @@
 // Whether a tensor is in memory that the CPU reads.
 bool ckvl_is_host(const ckvl_api *api, const struct ggml_tensor *tensor);
 
-// The library's contexts of CUDA devices, made when a layer is first found on one, until freed.
+// The library's contexts of CUDA devices, made when a layer is first found on one, until freed. A block of
+// memory there stays from step to step if it is not large: getting it takes as long as some layers do.
 typedef struct ckvl_devices {
   ckv_context *cuda[CKVL_MAX_DEVICES];
+  void *memory[CKVL_MAX_DEVICES];
+  size_t bytes[CKVL_MAX_DEVICES];
 } ckvl_devices;
 
 void ckvl_devices_free(ckvl_devices *devices);
@@ -21,6 +24,7 @@ typedef struct ckvl_place {
   int32_t device;  // ckv_device
   int32_t index;   // of the CUDA device
   ckv_context *ckv;
+  ckvl_devices *devices;
   void *memory;  // on the device; NULL: none, or the host
   size_t bytes, used;
   const int32_t *cells;  // the list of cells, as the place reads it
@@ -52,7 +56,7 @@ ckv_status ckvl_place_put(ckvl_place *place, void *to, const void *from, size_t 
 ckv_status ckvl_place_get(ckvl_place *place, void *to, const void *from, size_t bytes,
                           ckvl_error *error);
 
-// Lets go of the memory; waits for the work that uses it.
+// Lets go of the memory; waits for the work that uses it, of which ckvl_place_finish tells what it found.
 void ckvl_place_end(ckvl_place *place);
 
 #endif

@@ -132,6 +132,19 @@ ckv_status ckvl_blob_replace_positions(uint8_t *data, size_t size, llama_seq_id 
   return CKV_OK;
 }
 
+void ckvl_blob_list_owner(uint8_t *data, size_t size, llama_seq_id seq, int32_t cells) {
+  const size_t bare = CELL_BYTES - sizeof seq, n = (size_t)cells;
+  const uint32_t owners = 1;
+  uint8_t *const list = data + 8;  // after the number of streams, and of cells
+  memmove(list + CELL_BYTES * n, list + bare * n, size - 8 - CELL_BYTES * n);
+  for (size_t i = n; i-- > 0;) {
+    uint8_t *const cell = list + CELL_BYTES * i;
+    memmove(cell, list + bare * i, sizeof(llama_pos));
+    memcpy(cell + sizeof(llama_pos), &owners, sizeof owners);
+    memcpy(cell + bare, &seq, sizeof seq);
+  }
+}
+
 bool ckvl_blob_matches(const ckvl_api *api, const uint8_t *data, size_t size,
                        const ckvl_layers *layers, const int32_t *cell, int32_t cells,
                        uint8_t *scratch) {

@@ -51,6 +51,10 @@ ckv_status ckvl_blob_replace_positions(uint8_t *data, size_t size, llama_seq_id 
                                        const llama_pos *from, const llama_pos *to,
                                        ckvl_error *error);
 
+// Makes room in the part of a cache without rows, of one stream, whose cells name no sequence: they name
+// `seq` then. `size`: with that.
+void ckvl_blob_list_owner(uint8_t *data, size_t size, llama_seq_id seq, int32_t cells);
+
 // Cells of a cache's part, -1 if it does not even start like one.
 int32_t ckvl_blob_cache_cells(const uint8_t *data, size_t size);
 

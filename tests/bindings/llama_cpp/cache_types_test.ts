@@ -1,3 +1,5 @@
+import { Buffer } from "node:buffer";
+
 import { assert, assertEquals } from "@std/assert";
 import { type KeptLayer, type KvType, LlamaModel } from "chunkkv/llama-cpp";
 
@@ -67,6 +69,27 @@ for (const types of TYPES) {
     );
     const mean = shares.reduce((a, b) => a + b) / shares.length;
     assert(mean > 0.9, `Expected the indices of an f16 cache but found ${mean} of them shared`);
+  });
+}
+
+for (const leaves of ["nothing", "a part"]) {
+  Deno.test(`q8_0: rows are whole where cells before the sequence are free, of another that leaves ${leaves}`, async () => {
+    using context = model.createContext({
+      contextSize: 256,
+      threads: THREADS,
+      kvType: "q8_0",
+      sequences: 2,
+    });
+    await context.prefill(storyTokens(model, 80), { sequence: 0 });
+    await context.prefill(storyTokens(model, PROMPT, 30), { sequence: 1 });
+    if (leaves === "nothing") context.clear(0);
+    else context.compress({ budget: 40, sequence: 0 });
+    const [other, state] = [context.saveState(0), context.saveState(1)];
+    const { kept } = context.compress({ budget: KEPT, sequence: 1 });
+    const expected = keepRows(state, kept.map(({ indices }) => indices));
+    // Their difference would take minutes to print.
+    assert(Buffer.compare(context.saveState(1), expected) === 0, "Expected the kept rows");
+    assert(Buffer.compare(context.saveState(0), other) === 0, "Expected the other's rows");
   });
 }
 

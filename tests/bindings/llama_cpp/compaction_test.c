@@ -58,8 +58,12 @@ static void tear_down(void) {
   ckvl_capture_free(&capture);
 }
 
+static void clear_sequence(int32_t sequence) {
+  engine.api.llama_memory_seq_rm((llama_memory_t)(void *)&engine, sequence, -1, -1);
+}
+
 // Prepare and use the sets; after a fault has been set.
-static ckv_status run(void) {
+static ckv_status use(void) {
   before = engine;
   ckvl_kept kept;
   ckv_status status = ckvl_compaction_prepare(&compaction);
@@ -73,6 +77,11 @@ static ckv_status run(void) {
   }
   status = ckvl_compaction_use(&compaction, &kept);
   ckvl_kept_free(&kept);
+  return status;
+}
+
+static ckv_status run(void) {
+  const ckv_status status = use();
   return status ? status : ckvl_compaction_commit(&compaction);
 }
 
@@ -207,6 +216,94 @@ static void tries_again_to_restore(void) {
   tear_down();
 }
 
+// The sequence by itself, in cells from the first on or later.
+static void set_up_alone(uint32_t sequences, int32_t first_cell) {
+  set_up();
+  clear_sequence(1);
+  clear_sequence(0);
+  fake_engine_add(&engine, 0, 0, TOKENS, first_cell);
+  capture.masks[0].count = fake_engine_cells(&engine, 0, capture.masks[0].cells);
+  engine.sequences = sequences;
+  compaction.ctx = fake_context(&engine);
+}
+
+// As run(), the rows on a device: which only the library's own memory is here.
+static ckv_status run_on_device(void) {
+  engine.remove_refuses = false;
+  const ckv_status status = use();
+  if (status) return status;
+  ckvl_state_swap swap = {0};
+  CHECK(ckvl_state_swap_begin(&compaction, &swap) == CKV_OK, "%s", error.text);
+  swap.flags = LLAMA_STATE_SEQ_FLAGS_ON_DEVICE;
+  swap.clears = compaction.alone.is_so;
+  CHECK(swap.clears && ckvl_rows_begin(&compaction) == CKV_OK, "%s", error.text);
+  CHECK(ckvl_rows_gather(&compaction) == CKV_OK, "%s", error.text);
+  const ckv_status replaced = ckvl_state_swap_replace(&compaction, &swap);
+  ckvl_places_end(&compaction);
+  ckvl_state_swap_end(&swap);
+  return replaced;
+}
+
+static bool has_cells(int32_t sequence) {
+  int32_t cells[FAKE_CELLS];
+  return fake_engine_cells(&engine, sequence, cells) > 0;
+}
+
+static void clears_the_cache_of_a_sequence_by_itself(void) {
+  for (uint32_t sequences = 1; sequences <= 2; sequences++) {
+    for (int32_t first = 0; first <= 50; first += 50) {  // the last of them wrap around
+      set_up_alone(sequences, first);
+      CHECK(run_on_device() == CKV_OK, "%s", error.text);
+      CHECK(is_compacted() && engine.clears == 1, "rows or positions of other tokens");
+      CHECK(!has_cells(1), "what was lent is still there");
+      CHECK(engine.saved_cells == 1, "%d rows stay on the device", engine.saved_cells);
+      tear_down();
+      set_up_alone(sequences, first);
+      CHECK(run() == CKV_OK, "%s", error.text);
+      CHECK(is_compacted() && engine.clears == 0, "through the host's memory");
+      tear_down();
+    }
+  }
+}
+
+static void says_what_fails_of_a_sequence_by_itself(void) {
+  for (uint32_t sequences = 1; sequences <= 2; sequences++) {
+    set_up_alone(sequences, 0);
+    engine.saves_to_pass = 1;
+    engine.saves_to_fail = 1;
+    CHECK(run_on_device() == CKV_ERROR_ENGINE, "%s", error.text);
+    CHECK(engine.clears == 0 && !has_cells(1), "cleared, or cells still lent");
+    tear_down();
+    set_up_alone(sequences, 0);
+    engine.restores_to_fail = 1;
+    CHECK(run_on_device() == CKV_OK && is_compacted(), "%s", error.text);
+    tear_down();
+    set_up_alone(sequences, 0);
+    engine.restores_to_fail = 2;
+    CHECK(run_on_device() == CKV_ERROR_ENGINE && is_gone() && !has_cells(1), "%s", error.text);
+    tear_down();
+  }
+}
+
+// A cell of any other sequence, of one that the context does not use too, and nothing is cleared.
+static void is_not_alone_beside_others(void) {
+  for (int32_t other = 1; other < FAKE_SEQUENCES; other++) {
+    set_up_alone(2, 0);
+    fake_engine_add(&engine, other, 7, 1, 60);
+    if (other == 1) {
+      CHECK(use() == CKV_OK && !compaction.alone.is_so, "%s", error.text);
+    } else {
+      CHECK(use() == CKV_ERROR_UNSUPPORTED && !compaction.alone.is_so, "%s", error.text);
+    }
+    CHECK(memcmp(&engine, &before, sizeof engine) == 0, "the engine changed");
+    tear_down();
+  }
+  set_up_alone(2, 0);
+  CHECK(use() == CKV_OK && compaction.alone.is_so && compaction.knows_device, "%s", error.text);
+  CHECK(memcmp(&engine, &before, sizeof engine) == 0, "the engine changed");
+  tear_down();
+}
+
 static void refuse(ckv_status expected, const char *text) {
   CHECK(run() == expected && strstr(error.text, text), "%s", error.text);
   CHECK(memcmp(&engine, &before, sizeof engine) == 0, "the engine changed");
@@ -240,6 +337,28 @@ static void refuses_what_it_does_not_know(void) {
   refuse(CKV_ERROR_INVALID_ARGUMENT, "up to position 19");
 }
 
+static void refuses_what_it_does_not_know_of_a_sequence_by_itself(void) {
+  for (uint32_t sequences = 1; sequences <= 2; sequences++) {
+    set_up_alone(sequences, 0);
+    engine.streams = 2;
+    refuse(CKV_ERROR_UNSUPPORTED, "2 streams");
+    set_up_alone(sequences, 0);
+    engine.extra_bytes = 8;
+    refuse(CKV_ERROR_UNSUPPORTED, "but the engine has");
+    set_up_alone(sequences, 0);
+    capture.num_layers = 1;
+    refuse(CKV_ERROR_UNSUPPORTED, "but the engine has");
+    for (int32_t more = -1; more <= 1; more += 2) {
+      set_up_alone(sequences, 0);
+      capture.masks[0].count += more;
+      refuse(CKV_ERROR_UNSUPPORTED, "to see all 20 cells of its sequence but it sees");
+    }
+    set_up_alone(sequences, 0);
+    engine.position[7] = 6;
+    refuse(CKV_ERROR_UNSUPPORTED, "two at position 6");
+  }
+}
+
 static void refuses_indices_that_do_not_fit(void) {
   set_up();
   sets[1][KEPT - 1] = TOKENS - 2;
@@ -262,7 +381,11 @@ int main(void) {
   tells_that_the_sequence_is_lost();
   tries_again_to_restore();
   refuses_what_it_does_not_know();
+  refuses_what_it_does_not_know_of_a_sequence_by_itself();
   refuses_indices_that_do_not_fit();
+  clears_the_cache_of_a_sequence_by_itself();
+  says_what_fails_of_a_sequence_by_itself();
+  is_not_alone_beside_others();
   ckv_context_free(library);
   return test_end();
 }

@@ -17,9 +17,10 @@ static llama_memory_t get_memory(const struct llama_context *ctx) {
 }
 
 static uint32_t n_seq_max(const struct llama_context *ctx) {
-  (void)ctx;
-  return FAKE_SEQUENCES;
+  return ((const fake_engine *)(const void *)ctx)->sequences;
 }
+
+static size_t max_sequences(void) { return FAKE_SEQUENCES; }
 
 static bool is_in(const fake_engine *e, int32_t cell, llama_seq_id seq) {
   return e->position[cell] >= 0 && (seq < 0 || (e->owners[cell] >> seq & 1u));
@@ -34,6 +35,36 @@ static bool seq_rm(llama_memory_t memory, llama_seq_id seq, llama_pos p0, llama_
     if (!e->owners[c]) e->position[c] = -1;
   }
   return true;
+}
+
+static void seq_cp(llama_memory_t memory, llama_seq_id from, llama_seq_id to, llama_pos p0,
+                   llama_pos p1) {
+  fake_engine *e = of_memory(memory);
+  for (int32_t c = 0; c < FAKE_CELLS; c++) {
+    if (!is_in(e, c, from) || e->position[c] < p0 || (p1 >= 0 && e->position[c] >= p1)) continue;
+    e->owners[c] |= 1u << to;
+  }
+}
+
+static void clear(llama_memory_t memory, bool data) {
+  fake_engine *e = of_memory(memory);
+  e->clears++;
+  for (int32_t c = 0; c < FAKE_CELLS; c++) {
+    e->position[c] = -1;
+    e->owners[c] = 0;
+  }
+  if (!data) return;
+  memset(e->key_data, 0, sizeof e->key_data);
+  memset(e->value_data, 0, sizeof e->value_data);
+}
+
+static llama_pos seq_pos_min(llama_memory_t memory, llama_seq_id seq) {
+  const fake_engine *e = of_memory(memory);
+  llama_pos least = -1;
+  for (int32_t c = 0; c < FAKE_CELLS; c++) {
+    if (is_in(e, c, seq) && (least < 0 || e->position[c] < least)) least = e->position[c];
+  }
+  return least;
 }
 
 static llama_pos seq_pos_max(llama_memory_t memory, llama_seq_id seq) {
@@ -79,8 +110,9 @@ static void put_state(const fake_engine *e, writer *w, llama_seq_id seq, bool sk
     if (!is_in(e, c, seq)) continue;
     put_u32(w, (uint32_t)e->position[c]);
     uint32_t listed = seq < 0 ? e->owners[c] : 1u << seq;
+    listed &= (1u << e->sequences) - 1;
     put_u32(w, (listed & 1u) + (listed >> 1 & 1u));
-    for (uint32_t s = 0; s < FAKE_SEQUENCES; s++) {
+    for (uint32_t s = 0; s < e->sequences; s++) {
       if (listed >> s & 1u) put_u32(w, s);
     }
   }
@@ -97,23 +129,53 @@ static size_t get_size(struct llama_context *ctx, llama_seq_id seq, llama_state_
   return w.written;
 }
 
+// Rows between the cells and where they are saved.
+static void copy_rows(fake_engine *e, const int32_t *cells, int32_t count, bool is_save) {
+  for (int32_t l = 0; l < FAKE_LAYERS; l++) {
+    for (int32_t i = 0; i < count; i++) {
+      const size_t key = e->keys[l].nb[1], value = e->values[l].nb[1];
+      char *const keys = (char *)e->keys[l].data + (size_t)cells[i] * key;
+      char *const values = (char *)e->values[l].data + (size_t)cells[i] * value;
+      char *const saved_keys = (char *)e->saved_keys[l] + (size_t)i * key;
+      char *const saved_values = (char *)e->saved_values[l] + (size_t)i * value;
+      memcpy(is_save ? saved_keys : keys, is_save ? keys : saved_keys, key);
+      memcpy(is_save ? saved_values : values, is_save ? values : saved_values, value);
+    }
+  }
+}
+
+static void save_rows(fake_engine *e, llama_seq_id seq) {
+  int32_t cells[FAKE_CELLS];
+  e->saved_seq = seq;
+  e->saved_cells = fake_engine_cells(e, seq, cells);
+  copy_rows(e, cells, e->saved_cells, true);
+}
+
 static size_t get_data(struct llama_context *ctx, uint8_t *data, size_t size, llama_seq_id seq,
                        llama_state_seq_flags flags) {
   fake_engine *e = of_context(ctx);
   writer w = {.data = data, .size = size};
   put_state(e, &w, seq, flags & LLAMA_STATE_SEQ_FLAGS_ON_DEVICE);
-  if (seq >= 0 && e->saves_to_pass-- <= 0 && e->saves_to_fail-- > 0) return 0;
+  if (seq >= 0 && e->saves_to_pass > 0) {
+    e->saves_to_pass--;
+  } else if (seq >= 0 && e->saves_to_fail > 0) {
+    e->saves_to_fail--;
+    return 0;
+  }
+  if (flags & LLAMA_STATE_SEQ_FLAGS_ON_DEVICE) save_rows(e, seq);
   return w.written <= size ? w.written : 0;
 }
 
 static size_t set_data(struct llama_context *ctx, const uint8_t *data, size_t size,
                        llama_seq_id seq, llama_state_seq_flags flags) {
-  (void)flags;
   fake_engine *e = of_context(ctx);
+  const bool on_device = flags & LLAMA_STATE_SEQ_FLAGS_ON_DEVICE;
   seq_rm(get_memory(ctx), seq, -1, -1);
   if (e->restores_to_fail-- > 0) return 0;
   ckvl_reader r = {.data = data, .size = size};
-  ckvl_skip(&r, 12);
+  ckvl_skip(&r, 4);
+  const llama_seq_id whose = (llama_seq_id)ckvl_read_u32(&r);
+  ckvl_skip(&r, 4);
   int32_t cells[FAKE_CELLS];
   const int32_t count = (int32_t)ckvl_read_u32(&r);
   for (int32_t i = 0, c = 0; i < count; i++, c++) {
@@ -121,14 +183,17 @@ static size_t set_data(struct llama_context *ctx, const uint8_t *data, size_t si
     cells[i] = c;
     e->position[c] = (int32_t)ckvl_read_u32(&r);
     e->owners[c] = 1u << seq;
-    ckvl_skip(&r, 8);
+    if (ckvl_read_u32(&r) != 1) return 0;
+    ckvl_skip(&r, 4);
   }
+  if (on_device && (whose != e->saved_seq || count != e->saved_cells)) return 0;
+  if (on_device) copy_rows(e, cells, count, false);
   ckvl_skip(&r, 8);
   for (int32_t side = 0; side < 2; side++) {
     for (int32_t l = 0; l < FAKE_LAYERS; l++) {
       struct ggml_tensor *t = side ? &e->values[l] : &e->keys[l];
       ckvl_skip(&r, 12);
-      for (int32_t i = 0; i < count; i++) {
+      for (int32_t i = 0; i < count && !on_device; i++) {
         memcpy((char *)t->data + (size_t)cells[i] * t->nb[1], data + r.offset, t->nb[1]);
         ckvl_skip(&r, t->nb[1]);
       }
@@ -193,13 +258,18 @@ static void make_tensor(fake_engine *e, struct ggml_tensor *t, const char *name,
 void fake_engine_init(fake_engine *e) {
   memset(e, 0, sizeof *e);
   e->streams = 1;
+  e->sequences = 2;
   e->api = (ckvl_api){
       .flash_attention = GGML_OP_FLASH_ATTN_EXT,
       .copy = GGML_OP_CPY,
       .set_rows = GGML_OP_SET_ROWS,
       .llama_get_memory = get_memory,
+      .llama_max_parallel_sequences = max_sequences,
+      .llama_memory_clear = clear,
+      .llama_memory_seq_cp = seq_cp,
       .llama_memory_seq_rm = seq_rm,
       .llama_memory_seq_pos_max = seq_pos_max,
+      .llama_memory_seq_pos_min = seq_pos_min,
       .llama_n_seq_max = n_seq_max,
       .llama_state_seq_get_size_ext = get_size,
       .llama_state_seq_get_data_ext = get_data,

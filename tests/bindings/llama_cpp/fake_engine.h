@@ -7,7 +7,7 @@
 
 #define FAKE_LAYERS 2
 #define FAKE_CELLS 64
-#define FAKE_SEQUENCES 2
+#define FAKE_SEQUENCES 3  // numbers that there are
 #define FAKE_HEADS 2
 #define FAKE_KEY_DIM 4
 #define FAKE_VALUE_DIM 3
@@ -20,6 +20,12 @@ typedef struct fake_engine {
   float value_data[FAKE_LAYERS][FAKE_CELLS * FAKE_HEADS * FAKE_MAX_VALUE_DIM];
   int32_t position[FAKE_CELLS];  // -1: the cell is free
   uint32_t owners[FAKE_CELLS];   // a bit per sequence
+  uint32_t sequences;            // that states name; others may have cells all the same
+  // The rows of the state that was saved on the device last: its sequence, its cells.
+  llama_seq_id saved_seq;
+  int32_t saved_cells;
+  float saved_keys[FAKE_LAYERS][FAKE_CELLS * FAKE_HEADS * FAKE_KEY_DIM];
+  float saved_values[FAKE_LAYERS][FAKE_CELLS * FAKE_HEADS * FAKE_VALUE_DIM];
   // Faults.
   bool on_device;
   size_t device_bytes;  // that are free there
@@ -28,6 +34,7 @@ typedef struct fake_engine {
   int32_t saves_to_pass;
   int32_t restores_to_fail;
   uint32_t streams;
+  int32_t clears;      // calls that cleared the cache
   size_t extra_bytes;  // a part of the state that nobody expects
 } fake_engine;
 
