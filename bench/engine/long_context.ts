@@ -4,7 +4,7 @@
  * with a model of random weights (`random_model.py`) or any other.
  *
  *     deno run --allow-read --allow-env --allow-ffi bench/engine/long_context.ts \
- *       --model model.gguf --gpu-layers -1 --tokens 32768,131072 --kv f16,q8_0 --keep 0.1
+ *       --model model.gguf --gpu-layers=-1 --tokens 32768,131072 --kv f16,q8_0 --keep 0.1
  *
  * @module
  */

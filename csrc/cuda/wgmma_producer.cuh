@@ -11,8 +11,8 @@ struct WgmmaProducer {
   using Shared = WgmmaShared<Tiles::STAGES, Tiles::QUERIES>;
   // The copy engine needs one warp to tell it; ordinary copies take all four.
   static constexpr bool ENGINE = PATH == KeyPath::TENSOR || PATH == KeyPath::BLOCKS;
-  static constexpr int WARPS = ENGINE ? 1 : 4;
-  static constexpr int ARRIVALS = ENGINE ? 1 : 128;
+  static constexpr int WARPS = PATH == KeyPath::TENSOR ? 1 : 4;
+  static constexpr int ARRIVALS = ENGINE ? WARPS : 128;
   const ScoreArgs &a;
   const ScoreMaps &maps;
   Shared &shared;
@@ -32,9 +32,11 @@ struct WgmmaProducer {
                                  int slot, int32_t block) {
     const int32_t boxes =
         min(CKV_TILE_KEYS / maps.box_rows, (n - first + maps.box_rows - 1) / maps.box_rows);
-    const int32_t t = first + lane * maps.box_rows;
+    const int32_t box = lane * WARPS + warp;  // warps take turns
+    const int32_t t = first + box * maps.box_rows;
     int32_t token = t, outer = item.batch;
-    bool found = lane < boxes;
+    bool found = box < boxes;
+    const int32_t wanted = __popc(__ballot_sync(0xffffffffu, found));
     if (a.keys.block_size) {  // a bad entry is not followed
       outer = block;
       token = t % a.keys.block_size;
@@ -43,7 +45,8 @@ struct WgmmaProducer {
     const int32_t count = __popc(__ballot_sync(0xffffffffu, found));
     uint64_t *full = &shared.full[stage];
     if (lane == 0) {
-      if (count < boxes) atomicOr(a.fault, CKV_FAULT_BLOCK_TABLE);
+      if (count < wanted) atomicOr(a.fault, CKV_FAULT_BLOCK_TABLE);
+      begins = begins && warp == 0;
       ckv_mbarrier_expect(
           full, Tiles::PANELS * 128 * count * maps.box_rows + (begins ? Tiles::QUERY_BYTES : 0));
       if (begins) {
@@ -55,12 +58,12 @@ struct WgmmaProducer {
     }
     __syncwarp();  // bytes are expected before they come
     if (found && PATH == KeyPath::BLOCKS) {
-      ckv_copy_tensor_5d(key_tile() + lane * maps.box_rows * 128 * Tiles::PANELS,
+      ckv_copy_tensor_5d(key_tile() + box * maps.box_rows * 128 * Tiles::PANELS,
                          &maps.keys[item.layer], full, token / 8,
                          outer * maps.block_heads + item.head, policy);
     } else if (found) {
       for (int panel = 0; panel < Tiles::PANELS; panel++) {
-        ckv_copy_tensor_4d(key_tile() + panel * CKV_TILE_KEYS * 128 + lane * maps.box_rows * 128,
+        ckv_copy_tensor_4d(key_tile() + panel * CKV_TILE_KEYS * 128 + box * maps.box_rows * 128,
                            &maps.keys[item.layer], full, panel * 64, token, item.head, outer,
                            policy);
       }
@@ -70,9 +73,8 @@ struct WgmmaProducer {
 
   // The block of this lane's box of the tile at `first`, -1 where there is none.
   __device__ int32_t block_of_box(const ScoreItem &item, int32_t first, int32_t last) const {
-    const int32_t t = first + lane * maps.box_rows;
-    const bool inside =
-        ENGINE && a.keys.block_size && t < last && lane * maps.box_rows < CKV_TILE_KEYS;
+    const int32_t t = first + (lane * WARPS + warp) * maps.box_rows;
+    const bool inside = ENGINE && a.keys.block_size && t < last && t < first + CKV_TILE_KEYS;
     return inside ? block_of(item, t) : -1;
   }
 
