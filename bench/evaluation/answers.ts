@@ -44,7 +44,9 @@ export class AnswerQueue implements Disposable {
 
   /** Takes over sequence 0 of a context, to be answered soon. */
   async add(from: LlamaContext, request: AnswerRequest): Promise<void> {
-    const cells = from.cellCount() + request.maxTokens;
+    // Layers with sliding windows keep their cells, however few the others have.
+    const sliding = Math.min(from.tokenCount(), this.#model.info.slidingWindow);
+    const cells = Math.max(from.cellCount(), sliding) + request.maxTokens;
     const taken = this.#waiting.reduce((sum, one) => sum + one.cells, 0);
     if (this.#waiting.length === SEQUENCES || taken + cells > this.#settings.cells) {
       await this.finish();

@@ -84,9 +84,10 @@ export class Evaluator implements Disposable {
       ...threads,
     });
     this.#reader = new PromptReader(this.#context, tasks.map(({ prompt }) => prompt.tokens));
-    // Compressed caches are short: what a batch needs room for are the answers.
+    // Compressed caches are short: what a batch needs room for are sliding windows and answers.
     const longestAnswer = Math.max(...tasks.map(({ example }) => example.maxTokens));
-    const cells = contextSize + SEQUENCES * longestAnswer;
+    const sliding = SEQUENCES * Math.min(model.info.slidingWindow, contextSize);
+    const cells = Math.max(contextSize, sliding) + SEQUENCES * longestAnswer;
     this.#answers = new AnswerQueue(model, { cells, ...threads });
   }
 

@@ -224,3 +224,22 @@ Deno.test("jailbreak tells refusals, and neither stores nor prints what was said
     assert(summary.some(({ task }) => task === "attacks"));
     for (const words of ["attacks", "benign"]) assertStringIncludes(stdout, words);
   }));
+
+Deno.test("sliding windows of caches that answer together have room for all their cells", () =>
+  withFolder(async (folder) => {
+    const model = ["--model", "gemma3-270m"];
+    const args = ["needle", "--lengths", "600", "--depths", "0.5", ...TINY, ...model];
+    const { rows } = await evaluated([
+      ...args,
+      "--limit",
+      "1",
+      "--methods",
+      "snapkv,chunkkv,streaming_llm",
+      "--keeps",
+      "0.1,0.05",
+    ], folder);
+    assertEquals(rows.map(({ kept_tokens, answer }) => [kept_tokens < 100, typeof answer]), [
+      [false, "string"],
+      ...Array(6).fill([true, "string"]),
+    ]);
+  }));
