@@ -74,9 +74,10 @@ export function meanDivergence(
   return sum / reference.length;
 }
 
-// Short turns that alternate: what else the machine does hits both sides of a ratio alike.
-const TIMED_TURNS = 4;
-const TOKENS_PER_TURN = 16;
+// Short turns that alternate, and begin with the other side each time: what else the machine does hits
+// both sides of a ratio alike.
+const TIMED_TURNS = 10;
+const TOKENS_PER_TURN = 8;
 
 /** Tokens by which {@linkcode decodeRates} makes a sequence longer. */
 export const TIMED_TOKENS = TIMED_TURNS * TOKENS_PER_TURN;
@@ -85,7 +86,8 @@ export const TIMED_TOKENS = TIMED_TURNS * TOKENS_PER_TURN;
 export async function decodeRates(contexts: readonly LlamaContext[]): Promise<number[]> {
   const seconds = contexts.map(() => [] as number[]);
   for (let turn = 0; turn < TIMED_TURNS; turn++) {
-    for (const [i, context] of contexts.entries()) {
+    const order = [...contexts.entries()];
+    for (const [i, context] of turn % 2 ? order.reverse() : order) {
       seconds[i]!.push(await decodeSeconds(context, TOKENS_PER_TURN));
     }
   }
