@@ -76,7 +76,7 @@ export function meanDivergence(
 
 // Short turns that alternate, and begin with the other side each time: what else the machine does hits
 // both sides of a ratio alike.
-const TIMED_TURNS = 10;
+const TIMED_TURNS = 24;
 const TOKENS_PER_TURN = 8;
 
 /** Tokens by which {@linkcode decodeRates} makes a sequence longer. */
