@@ -77,15 +77,17 @@ export function meanDivergence(
 // Short turns that alternate, and begin with the other side each time: what else the machine does hits
 // both sides of a ratio alike.
 const TIMED_TURNS = 24;
+const TURNS_ALONE = 8; // where there is nothing to compare with
 const TOKENS_PER_TURN = 8;
 
-/** Tokens by which {@linkcode decodeRates} makes a sequence longer. */
+/** The most tokens by which {@linkcode decodeRates} makes a sequence longer. */
 export const TIMED_TOKENS = TIMED_TURNS * TOKENS_PER_TURN;
 
 /** Decoded tokens a second of each context, measured in alternating turns. */
 export async function decodeRates(contexts: readonly LlamaContext[]): Promise<number[]> {
   const seconds = contexts.map(() => [] as number[]);
-  for (let turn = 0; turn < TIMED_TURNS; turn++) {
+  const turns = contexts.length > 1 ? TIMED_TURNS : TURNS_ALONE;
+  for (let turn = 0; turn < turns; turn++) {
     const order = [...contexts.entries()];
     for (const [i, context] of turn % 2 ? order.reverse() : order) {
       seconds[i]!.push(await decodeSeconds(context, TOKENS_PER_TURN));
