@@ -9,6 +9,7 @@ import { fileURLToPath } from "node:url";
 import type { Command } from "commander";
 import { LlamaModel } from "chunkkv/llama-cpp";
 import { compareMethods, type DemoRow } from "../engine/compare.ts";
+import { TIMED_TOKENS } from "../engine/measure.ts";
 import { promptTokens } from "../engine/prompt.ts";
 import { Progress } from "../report/progress.ts";
 import { results, writeJson } from "../report/results.ts";
@@ -63,7 +64,7 @@ async function demo(options: DemoOptions): Promise<void> {
 
   using model = await load(path);
   const tokens = promptTokens(model, text, question, answerStart);
-  const room = Math.max(options.maxTokens, 65) + 64;
+  const room = Math.max(options.maxTokens, 65) + TIMED_TOKENS;
   if (tokens.length + room > model.info.trainedContext) {
     throw new UsageError(
       `Expected a text of at most ${model.info.trainedContext - room} tokens for this model but ` +

@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { methodLabel } from "../../bench/evaluation/cases.ts";
 import { evaluated, NEEDLE, TINY, withFolder } from "./evaluated.ts";
+import { TIMED_TOKENS } from "../../bench/engine/measure.ts";
 import { chunkkv } from "./run.ts";
 
 Deno.test("reuse tells how alike layers choose, and what sharing does", () =>
@@ -81,7 +82,7 @@ const BAD_USAGE: [string, string[], string][] = [
   [
     "a prompt longer than the model's context",
     ["speed", "--prompt-tokens", "9000"],
-    "at most 8128",
+    `at most ${8192 - TIMED_TOKENS}`,
   ],
   ["no example that fits", [...NEEDLE, "--context-size", "100"], "an example that fits in 100"],
   [
