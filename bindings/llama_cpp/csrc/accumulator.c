@@ -128,21 +128,6 @@ static ckv_status find_order(ckvl_accumulator *a, const ckvl_gain *gain,
   return read_order(a, order, mask, rows);
 }
 
-// Queries and keys of the node where the CPU reads them.
-static ckv_status stage(ckvl_accumulator *a, const struct ggml_tensor *q, const ckvl_layer *layer,
-                        const ckvl_order *order) {
-  int32_t last = 0;
-  for (int32_t i = 0; i < order->count; i++) {
-    if (last < order->cells[i]) last = order->cells[i];
-  }
-  const size_t query_bytes = (size_t)(q->ne[1] - 1) * q->nb[1] + (size_t)(q->ne[2] - 1) * q->nb[2] +
-                             (size_t)q->ne[0] * sizeof(float);
-  const ckv_status status = ckvl_stage(a->api, q, 0, query_bytes, &a->queries, &a->reason);
-  if (status) return status;
-  return ckvl_stage(a->api, layer->keys, 0, ((size_t)last + 1) * layer->keys->nb[1], &a->keys,
-                    &a->reason);
-}
-
 // The library's sum over all rows of the node, each of which sees the tokens up to its own.
 static ckv_status score(ckvl_accumulator *a, const struct ggml_tensor *node,
                         const ckvl_layer *layer, const ckvl_order *order) {
@@ -150,8 +135,15 @@ static ckv_status score(ckvl_accumulator *a, const struct ggml_tensor *node,
   const size_t floats = (size_t)layer->num_kv_heads * (size_t)order->count;
   a->scores = ckvl_grow(a->scores, &a->scores_capacity, sizeof *a->scores * floats);
   if (!a->scores) return ckvl_fail_memory(&a->reason, sizeof *a->scores * floats);
-  const ckv_status staged = stage(a, q, layer, order);
-  if (staged) return staged;
+  const size_t query_bytes = (size_t)(q->ne[1] - 1) * q->nb[1] + (size_t)(q->ne[2] - 1) * q->nb[2] +
+                             (size_t)q->ne[0] * sizeof(float);
+  ckv_kv_view keys;
+  ckv_status status = ckvl_stage(a->api, q, 0, query_bytes, &a->queries, &a->reason);
+  if (!status) {
+    status = ckvl_stage_cells(a->api, layer, layer->keys, layer->key_dim, order->cells,
+                              order->count, &a->keys, &keys, &a->reason);
+  }
+  if (status) return status;
   ckv_params params;
   ckv_default_params(&params);
   params.method = CKV_METHOD_H2O;
@@ -170,22 +162,6 @@ static ckv_status score(ckvl_accumulator *a, const struct ggml_tensor *node,
       .stride_head = (int64_t)q->nb[2],
       .stride_row = (int64_t)q->nb[1],
   };
-  const ckv_kv_view keys = {
-      .struct_size = sizeof keys,
-      .dtype = ckvl_dtype(layer->keys->type),
-      .batch = 1,
-      .num_kv_heads = layer->num_kv_heads,
-      .head_dim = layer->key_dim,
-      .kv_len = order->count,
-      .block_size = 1,
-      .data = a->keys.data,
-      .size_bytes = (int64_t)a->keys.bytes,
-      .stride_head = (int64_t)a->api->ggml_row_size(layer->keys->type, layer->key_dim),
-      .stride_block = (int64_t)layer->keys->nb[1],
-      .block_table = order->cells,
-      .max_blocks = order->count,
-      .num_blocks = (int32_t)(a->keys.bytes / layer->keys->nb[1]),
-  };
   ckv_scores scores = {
       .struct_size = sizeof scores,
       .batch = 1,
@@ -194,7 +170,7 @@ static ckv_status score(ckvl_accumulator *a, const struct ggml_tensor *node,
       .data = a->scores,
       .count = (int64_t)floats,
   };
-  const ckv_status status = ckv_score(a->ckv, &params, &queries, &keys, &scores);
+  status = ckv_score(a->ckv, &params, &queries, &keys, &scores);
   if (!status) return CKV_OK;
   return ckvl_fail(&a->reason, status, "Layer %d: %s", layer->index, ckv_context_error(a->ckv));
 }

@@ -95,12 +95,6 @@ ckv_status ckvl_select_own(ckvl_compaction *c, const ckv_params *params, float *
 ckv_query_view ckvl_queries_view(const ckvl_layer *layer, int32_t window, int32_t device,
                                  const char *data);
 
-// Keys or values of a layer up to the last of the listed cells where the CPU reads them, and the view of
-// them, one cell per block.
-ckv_status ckvl_listed_view(const ckvl_compaction *c, const ckvl_layer *layer,
-                            const struct ggml_tensor *rows, int32_t head_dim, const int32_t *cell,
-                            int32_t count, ckvl_staged *staged, ckv_kv_view *view);
-
 // Moves the kept rows of a layer whose sets are shorter than others', on the CPU, and hides its other
 // cells.
 ckv_status ckvl_gather_short(const ckvl_compaction *c, int32_t l);

@@ -9,36 +9,6 @@ bool ckvl_selects_own(const ckvl_compaction *c, const ckv_params *params) {
          params->method == CKV_METHOD_PYRAMIDKV;
 }
 
-ckv_status ckvl_listed_view(const ckvl_compaction *c, const ckvl_layer *layer,
-                            const struct ggml_tensor *rows, int32_t head_dim, const int32_t *cell,
-                            int32_t count, ckvl_staged *staged, ckv_kv_view *view) {
-  int32_t last = 0;
-  for (int32_t i = 0; i < count; i++) {
-    if (last < cell[i]) last = cell[i];
-  }
-  const ckv_status status = ckvl_stage(c->api, rows, ckvl_row_offset(layer, rows, 0),
-                                       ((size_t)last + 1) * rows->nb[1], staged, c->error);
-  if (status) return status;
-  *view = (ckv_kv_view){
-      .struct_size = sizeof(ckv_kv_view),
-      .dtype = ckvl_dtype(rows->type),
-      .device = CKV_CPU,
-      .batch = 1,
-      .num_kv_heads = layer->num_kv_heads,
-      .head_dim = head_dim,
-      .kv_len = count,
-      .block_size = 1,
-      .data = staged->data,
-      .size_bytes = (int64_t)staged->bytes,
-      .stride_head = (int64_t)c->api->ggml_row_size(rows->type, head_dim),
-      .stride_block = (int64_t)rows->nb[1],
-      .block_table = cell,
-      .max_blocks = count,
-      .num_blocks = last + 1,
-  };
-  return CKV_OK;
-}
-
 static ckv_status fail_library(ckvl_compaction *c, ckv_status status, int32_t layer) {
   return ckvl_fail(c->error, status, "Layer %d: %s", layer, ckv_context_error(c->ckv));
 }
@@ -73,8 +43,8 @@ static ckv_status score_layer(ckvl_compaction *c, const ckv_params *params, cons
   const ckv_query_view queries = ckvl_queries_view(layer, window, CKV_CPU, (const char *)rows);
   ckvl_staged staged = {0};
   ckv_kv_view keys;
-  ckv_status status = ckvl_listed_view(c, layer, layer->keys, layer->key_dim, own->cell, own->count,
-                                       &staged, &keys);
+  ckv_status status = ckvl_stage_cells(c->api, layer, layer->keys, layer->key_dim, own->cell,
+                                       own->count, &staged, &keys, c->error);
   if (!status) {
     status = ckv_score(c->ckv, params, &queries, &keys, scores);
     if (status) fail_library(c, status, layer->index);

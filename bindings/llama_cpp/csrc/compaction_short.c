@@ -55,7 +55,8 @@ static ckv_status move_side(const ckvl_compaction *c, int32_t l, struct ggml_ten
   const ckvl_layer *layer = c->global.data[l];
   const int32_t n = c->cells.count, tail = ckvl_kept_tail(&c->kept, n);
   ckv_kv_view view;
-  ckv_status status = ckvl_listed_view(c, layer, rows, head_dim, c->cells.cell, n, staged, &view);
+  ckv_status status =
+      ckvl_stage_cells(c->api, layer, rows, head_dim, c->cells.cell, n, staged, &view, c->error);
   if (status) return status;
   status = move_first(c, l, &view, c->kept.lens[l] - tail);
   if (!status) status = move_tail(c, &view, c->kept.len - tail, tail, indices);
@@ -100,8 +101,8 @@ ckv_status ckvl_own_tokens_find(const ckvl_compaction *c, const ckvl_layer *laye
   if (!own->place) return ckvl_fail_memory(c->error, sizeof *own->place * 2 * (size_t)n);
   ckvl_staged staged = {0};
   ckv_kv_view keys;
-  const ckv_status status =
-      ckvl_listed_view(c, layer, layer->keys, layer->key_dim, c->cells.cell, n, &staged, &keys);
+  const ckv_status status = ckvl_stage_cells(c->api, layer, layer->keys, layer->key_dim,
+                                             c->cells.cell, n, &staged, &keys, c->error);
   int32_t *cell = own->place + n;
   own->count = 0;
   own->cell = cell;

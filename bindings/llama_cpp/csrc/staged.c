@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "attention_node.h"
 #include "grow.h"
 #include "places.h"
 
@@ -33,4 +34,35 @@ void ckvl_unstage(const ckvl_api *api, struct ggml_tensor *tensor, size_t offset
                   const ckvl_staged *staged) {
   if (staged->data != staged->copy) return;
   api->ggml_backend_tensor_set(tensor, staged->copy, offset, bytes);
+}
+
+ckv_status ckvl_stage_cells(const ckvl_api *api, const ckvl_layer *layer,
+                            const struct ggml_tensor *rows, int32_t head_dim, const int32_t *cell,
+                            int32_t count, ckvl_staged *staged, ckv_kv_view *view,
+                            ckvl_error *error) {
+  int32_t last = 0;
+  for (int32_t i = 0; i < count; i++) {
+    if (last < cell[i]) last = cell[i];
+  }
+  const ckv_status status = ckvl_stage(api, rows, ckvl_row_offset(layer, rows, 0),
+                                       ((size_t)last + 1) * rows->nb[1], staged, error);
+  if (status) return status;
+  *view = (ckv_kv_view){
+      .struct_size = sizeof(ckv_kv_view),
+      .dtype = ckvl_dtype(rows->type),
+      .device = CKV_CPU,
+      .batch = 1,
+      .num_kv_heads = layer->num_kv_heads,
+      .head_dim = head_dim,
+      .kv_len = count,
+      .block_size = 1,
+      .data = staged->data,
+      .size_bytes = (int64_t)staged->bytes,
+      .stride_head = (int64_t)api->ggml_row_size(rows->type, head_dim),
+      .stride_block = (int64_t)rows->nb[1],
+      .block_table = cell,
+      .max_blocks = count,
+      .num_blocks = last + 1,
+  };
+  return CKV_OK;
 }

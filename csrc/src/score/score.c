@@ -71,11 +71,13 @@ static thread_scratch scratch_of(const job *j, int32_t thread) {
   return scratch;
 }
 
-static const ckv_score_range *range_of_tile(const job *j, int64_t tile) {
+// The range that a tile of the wave is in, or a block.
+static const ckv_score_range *range_of(const job *j, int64_t at, bool is_block) {
   int32_t low = 0;
   for (int32_t high = j->wave.count; high - low > 1;) {
     const int32_t middle = low + (high - low) / 2;
-    if (j->wave.ranges[middle].first_tile <= tile)
+    const ckv_score_range *range = &j->wave.ranges[middle];
+    if ((is_block ? range->first_block : range->first_tile) <= at)
       low = middle;
     else
       high = middle;
@@ -83,16 +85,12 @@ static const ckv_score_range *range_of_tile(const job *j, int64_t tile) {
   return &j->wave.ranges[low];
 }
 
+static const ckv_score_range *range_of_tile(const job *j, int64_t tile) {
+  return range_of(j, tile, false);
+}
+
 static const ckv_score_range *range_of_block(const job *j, int64_t block) {
-  int32_t low = 0;
-  for (int32_t high = j->wave.count; high - low > 1;) {
-    const int32_t middle = low + (high - low) / 2;
-    if (j->wave.ranges[middle].first_block <= block)
-      low = middle;
-    else
-      high = middle;
-  }
-  return &j->wave.ranges[low];
+  return range_of(j, block, true);
 }
 
 // Rows of block number `block` of the wave: [*first, *first + result) of its range.
