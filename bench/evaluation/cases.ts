@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { methodByName } from "chunkkv";
+import { chunkKv, methodByName } from "chunkkv";
 import type { CompressOptions } from "chunkkv/llama-cpp";
 
 /** One way to compress. */
@@ -93,7 +93,7 @@ export function caseKey(one: Case): string {
  * @param settings For what the case does not name: the first of each.
  * @param tokens Tokens in the cache.
  * @returns Options for `LlamaContext.compress`. The window takes at most half of what is kept, so that
- * short prompts, too, keep something that was chosen.
+ * short prompts, too, keep something that was chosen; a chunk takes at most the whole prompt.
  */
 export function compressOptions(
   one: Case,
@@ -103,13 +103,14 @@ export function compressOptions(
   const budget = Math.max(1, Math.floor(one.keep * tokens + 1e-9));
   const window = one.window_size ?? settings.window[0]!;
   const chunkSize = one.chunk_size ?? settings.chunkSize?.[0];
+  const isShort = tokens < (chunkSize ?? chunkKv().chunkSize);
   const spread = one.spread ?? settings.spread?.[0];
   return {
     method: one.method,
     budget,
     window: Math.max(1, Math.min(window, Math.floor(budget / 2))),
     reuse: one.reuse,
-    ...(chunkSize === undefined ? {} : { chunkSize }),
+    ...(isShort ? { chunkSize: tokens } : chunkSize === undefined ? {} : { chunkSize }),
     ...(spread === undefined ? {} : { spread }),
   };
 }
