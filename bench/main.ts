@@ -19,6 +19,7 @@ import { addNeedle } from "./commands/needle.ts";
 import { addReuse } from "./commands/reuse.ts";
 import { addRun } from "./commands/run.ts";
 import { addSpeed } from "./commands/speed.ts";
+import { checkReportPath } from "./report/results.ts";
 import { UsageError } from "./usage.ts";
 
 function program(): Command {
@@ -39,6 +40,11 @@ function program(): Command {
   addSpeed(chunkkv);
   addRun(chunkkv);
   for (const command of chunkkv.commands) command.exitOverride().showHelpAfterError();
+  chunkkv.hook("preAction", async (_, command) => {
+    const { json, html } = command.opts<{ json?: string; html?: string }>();
+    if (json !== undefined) await checkReportPath(json, "--json");
+    if (html !== undefined) await checkReportPath(html, "--html");
+  });
   return chunkkv;
 }
 

@@ -7,14 +7,15 @@
 import { basename } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Command } from "commander";
+import { chunkKv } from "chunkkv";
 import { LlamaModel } from "chunkkv/llama-cpp";
 import { compareMethods, type DemoRow } from "../engine/compare.ts";
 import { TIMED_TOKENS } from "../engine/measure.ts";
 import { promptTokens } from "../engine/prompt.ts";
+import { modelPath } from "../evaluation/options.ts";
 import { Progress } from "../report/progress.ts";
 import { results, writeJson } from "../report/results.ts";
 import { decimals, formatTable } from "../report/table.ts";
-import { smolLm2Path } from "../../tools/paths.ts";
 import { integer, interruption, readTextFile, UsageError } from "../usage.ts";
 
 const TEXT = fileURLToPath(new URL("../data/red_headed_league.txt", import.meta.url));
@@ -31,7 +32,7 @@ const CASES = [
 ] as const;
 
 interface DemoOptions {
-  model?: string;
+  model: string;
   text?: string;
   question?: string;
   answerStart?: string;
@@ -44,7 +45,7 @@ interface DemoOptions {
 export function addDemo(program: Command): void {
   program.command("demo")
     .description("a model answers a question about a long text from a tenth of its KV cache")
-    .option("--model <FILE>", "a GGUF model (default: SmolLM2-135M-Instruct, from setup)")
+    .option("--model <FILE>", "a GGUF model, or smollm2 or gemma3-270m from setup", "smollm2")
     .option("--text <FILE>", "the text to read (default: The Red-Headed League, first third)")
     .option("--question <TEXT>", "the question (with --text: a summary by default)")
     .option("--answer-start <TEXT>", "how the answer begins (with --question: freely by default)")
@@ -60,7 +61,7 @@ async function demo(options: DemoOptions): Promise<void> {
     (options.text ? "Summarize the text above in one sentence." : QUESTION);
   const ownWords = options.text === undefined && options.question === undefined;
   const answerStart = options.answerStart ?? (ownWords ? ANSWER_START : "");
-  const path = options.model ?? smolLm2Path();
+  const path = modelPath(options.model);
 
   using model = await load(path);
   const tokens = promptTokens(model, text, question, answerStart);
@@ -69,6 +70,13 @@ async function demo(options: DemoOptions): Promise<void> {
     throw new UsageError(
       `Expected a text of at most ${model.info.trainedContext - room} tokens for this model but ` +
         `found ${tokens.length}`,
+    );
+  }
+  const { window } = chunkKv();
+  if (tokens.length <= window) {
+    throw new UsageError(
+      `Expected a text that makes a prompt of more than ${window} tokens, the observation window, ` +
+        `but found ${tokens.length}`,
     );
   }
   const name = basename(path);

@@ -47,8 +47,13 @@ export function addSpeed(program: Command): void {
         [1000, 4000],
       )
       .option("--text <FILE>", "what prompts are made of, repeated where it is too short"),
-  ).action(async (given: SpeedOptions) => {
-    await speed(given.quick ? { ...given, promptTokens: [256], keeps: [0.2] } : given);
+  ).action(async (given: SpeedOptions, command: Command) => {
+    const isGiven = (option: string) => command.getOptionValueSource(option) !== "default";
+    await speed({
+      ...given,
+      ...(given.quick && !isGiven("promptTokens") ? { promptTokens: [256] } : {}),
+      ...(given.quick && !isGiven("keeps") ? { keeps: [0.2] } : {}),
+    });
   });
 }
 

@@ -48,6 +48,29 @@ export function results<Row>(
   return { command, version: VERSION, machine: machine(), model, args, rows };
 }
 
+/**
+ * Looks whether a report can be written, before work is done that would be lost with it. Nothing is
+ * left behind.
+ *
+ * @throws {UsageError} If the file cannot be opened for writing.
+ */
+export async function checkReportPath(path: string, option: string): Promise<void> {
+  try {
+    const isThere = await Deno.stat(path).then(() => true, () => false);
+    (await Deno.open(path, { append: true, create: true })).close();
+    if (!isThere) await Deno.remove(path);
+  } catch (cause) {
+    throw notWritable(path, option, cause);
+  }
+}
+
+function notWritable(path: string, option: string, cause: unknown): UsageError {
+  return new UsageError(
+    `Expected ${option} to name a writable file but found "${path}": ${(cause as Error).message}`,
+    { cause },
+  );
+}
+
 /** Writes results as JSON; a path that cannot be written is bad usage. */
 export async function writeJson<Row>(path: string, value: Results<Row>): Promise<void> {
   await writeReport(path, "--json", JSON.stringify(value, null, 2) + "\n");
@@ -58,9 +81,6 @@ export async function writeReport(path: string, option: string, text: string): P
   try {
     await Deno.writeTextFile(path, text);
   } catch (cause) {
-    throw new UsageError(
-      `Expected ${option} to name a writable file but found "${path}": ${(cause as Error).message}`,
-      { cause },
-    );
+    throw notWritable(path, option, cause);
   }
 }

@@ -111,6 +111,28 @@ const BAD_USAGE: [string, string[], string][] = [
   ],
 ];
 
+Deno.test("reports that cannot be written are bad usage before anything is computed", async () => {
+  for (const option of ["--json", "--html"]) {
+    const { code, stdout, stderr } = await chunkkv(["needle", "--quick", option, "/nowhere/file"]);
+    assertEquals(code, 2, stderr);
+    assertEquals(stdout, "");
+    assertStringIncludes(stderr, `Expected ${option} to name a writable file`);
+  }
+});
+
+Deno.test("a text shorter than the window is bad usage; models have short names", async () => {
+  const text = await Deno.makeTempFile();
+  try {
+    await Deno.writeTextFile(text, "A text.");
+    const args = ["demo", "--model", "gemma3-270m", "--text", text, "--question", "?"];
+    const { code, stderr } = await chunkkv(args);
+    assertEquals(code, 2, stderr);
+    assertStringIncludes(stderr, "more than 32 tokens");
+  } finally {
+    await Deno.remove(text);
+  }
+});
+
 for (const [what, args, words] of BAD_USAGE) {
   Deno.test(`${what} is bad usage: exit code 2 and words`, async () => {
     const { code, stderr } = await chunkkv(args);

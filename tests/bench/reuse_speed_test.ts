@@ -81,7 +81,7 @@ const BAD_USAGE: [string, string[], string][] = [
   ["an unknown benchmark", ["reuse", "--benchmark", "mmlu"], "needle, longbench, gsm8k"],
   [
     "a prompt longer than the model's context",
-    ["speed", "--prompt-tokens", "9000"],
+    ["speed", "--prompt-tokens", "9000", "--quick"],
     `at most ${8192 - TIMED_TOKENS}`,
   ],
   ["no example that fits", [...NEEDLE, "--context-size", "100"], "an example that fits in 100"],
