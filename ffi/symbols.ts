@@ -72,6 +72,16 @@ const COMPRESS = {
   result: "i32",
 } as const;
 
+const COMPACT_LAYERS = {
+  parameters: [
+    /* ckv_context *context */ "pointer",
+    /* const ckv_layer *layers */ "buffer",
+    /* int32_t num_layers */ "i32",
+    /* const ckv_kept *kept */ "buffer",
+  ],
+  result: "i32",
+} as const;
+
 const FINISH = {
   parameters: [/* ckv_context *context */ "pointer"],
   result: "i32",
@@ -223,4 +233,8 @@ export const symbols = {
   ckv_compact_async: { name: "ckv_compact", nonblocking: true, ...COMPACT },
   ckv_compress: COMPRESS,
   ckv_compress_async: { name: "ckv_compress", nonblocking: true, ...COMPRESS },
+  ckv_select_layers: COMPRESS,
+  ckv_select_layers_async: { name: "ckv_select_layers", nonblocking: true, ...COMPRESS },
+  ckv_compact_layers: COMPACT_LAYERS,
+  ckv_compact_layers_async: { name: "ckv_compact_layers", nonblocking: true, ...COMPACT_LAYERS },
 } as const satisfies Deno.ForeignLibraryInterface;

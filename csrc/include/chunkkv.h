@@ -7,7 +7,8 @@
 //   ckv_score_chunks  queries, keys   -> chunk scores   (the two above in one)
 //   ckv_select        token scores    -> kept indices
 //   ckv_compact       kept indices    -> rows moved
-//   ckv_compress      all of it for every layer of a model, with layer-wise index reuse
+//   ckv_compress      all of it for every layer of a model, with layer-wise index reuse; in two
+//                     halves ckv_select_layers (score, select) and ckv_compact_layers
 //
 // Contracts that hold for every call:
 // - Nothing crosses this boundary but a ckv_status: no exception, exit, abort or print.
@@ -24,8 +25,8 @@
 // - A stage returns when its work is queued on the context's stream. What only device memory can
 //   tell (NaN, a block table entry or an index out of range) is found by kernels: no stage after
 //   that moves a row, and ckv_context_finish says what it was.
-// - kv_lens of all layers of ckv_compress are one array. Blocks that are written appear once in a
-//   block table, and not among the blocks that are read: nobody checks.
+// - kv_lens of all layers of ckv_compress and ckv_select_layers are one array. Blocks that are written
+//   appear once in a block table, and not among the blocks that are read: nobody checks.
 // - With a workspace that the caller has set, a stage neither allocates nor waits, so that a CUDA
 //   graph can capture it. Without one the context has its own, which grows when a stage needs more.
 #ifndef CHUNKKV_H
@@ -208,7 +209,7 @@ typedef struct ckv_kept {
   int32_t *lens;  // [batch]
 } ckv_kept;
 
-// One layer for ckv_compress. queries may be NULL for a layer that reuses indices.
+// One layer for the calls for all layers. queries may be NULL for a layer that reuses indices.
 typedef struct ckv_layer {
   uint32_t struct_size;
   int32_t reserved;
@@ -372,6 +373,18 @@ CKV_API ckv_status ckv_compact(ckv_context *context, const ckv_kv_view *src, con
 // kept: [num_layers], filled in; layers may share nothing but must have equal batch and kv_len.
 CKV_API ckv_status ckv_compress(ckv_context *context, const ckv_params *params,
                                 const ckv_layer *layers, int32_t num_layers, ckv_kept *kept);
+
+// ckv_compress without its last stage: kept is filled in and no row is moved, so that keys may have
+// blocks that others share. values are not looked at and may be NULL. A call for some of a model's
+// layers is one of a model that has these alone: layer_reuse and ckv_layer_budget count from the
+// first.
+CKV_API ckv_status ckv_select_layers(ckv_context *context, const ckv_params *params,
+                                     const ckv_layer *layers, int32_t num_layers, ckv_kept *kept);
+
+// ckv_compact of the keys and values of every layer, in place, by kept[l]: nothing is moved before
+// all are checked. queries are not looked at; layers may be of different shapes.
+CKV_API ckv_status ckv_compact_layers(ckv_context *context, const ckv_layer *layers,
+                                      int32_t num_layers, const ckv_kept *kept);
 
 #ifdef __cplusplus
 }

@@ -254,6 +254,16 @@ ckv_status ckv_workspace_size(ckv_context *context, const ckv_params *params,
   CKV_ENTRY(context, ckv_workspace_of_layers(context, params, layers, num_layers, bytes));
 }
 
+ckv_status ckv_select_layers(ckv_context *context, const ckv_params *params,
+                             const ckv_layer *layers, int32_t num_layers, ckv_kept *kept) {
+  CKV_ENTRY(context, ckv_select_of_layers(context, params, layers, num_layers, kept));
+}
+
+ckv_status ckv_compact_layers(ckv_context *context, const ckv_layer *layers, int32_t num_layers,
+                              const ckv_kept *kept) {
+  CKV_ENTRY(context, ckv_compact_of_layers(context, layers, num_layers, kept));
+}
+
 ckv_status ckv_compress(ckv_context *context, const ckv_params *params, const ckv_layer *layers,
                         int32_t num_layers, ckv_kept *kept) {
   CKV_ENTRY(context, ckv_compress_layers(context, params, layers, num_layers, kept));

@@ -8,6 +8,12 @@
 ckv_status ckv_compress_layers(ckv_context *ctx, const ckv_params *params, const ckv_layer *layers,
                                int32_t num_layers, ckv_kept *kept);
 
+// Its two halves, ckv_select_layers and ckv_compact_layers. They check their arguments themselves.
+ckv_status ckv_select_of_layers(ckv_context *ctx, const ckv_params *params, const ckv_layer *layers,
+                                int32_t num_layers, ckv_kept *kept);
+ckv_status ckv_compact_of_layers(ckv_context *ctx, const ckv_layer *layers, int32_t num_layers,
+                                 const ckv_kept *kept);
+
 // ckv_workspace_size. Checks its arguments itself.
 ckv_status ckv_workspace_of_layers(ckv_context *ctx, const ckv_params *params,
                                    const ckv_layer *layers, int32_t num_layers, int64_t *bytes);

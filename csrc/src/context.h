@@ -23,7 +23,7 @@ typedef enum ckv_scratch_slot {
   CKV_SCRATCH_SCORE,    // the score kernels' own
   CKV_SCRATCH_SELECT,   // chunk scores and order
   CKV_SCRATCH_COMPACT,  // row offsets
-  CKV_SCRATCH_LAYERS,   // ckv_compress
+  CKV_SCRATCH_LAYERS,   // calls for all layers
   CKV_SCRATCH_COUNT,
 } ckv_scratch_slot;
 

@@ -90,6 +90,11 @@ Deno.test("a missing struct is a status", () => {
     assertEquals(c.ckv_compress(context, get("params"), get("keys"), -1, get("out")), invalid);
     const layers = packStructs(LAYER, [{}]);
     assertEquals(c.ckv_compress(context, get("params"), layers, 1, get("out")), invalid);
+    assertEquals(c.ckv_select_layers(context, get("params"), layers, 1, get("out")), invalid);
+    assertEquals(c.ckv_select_layers(context, get("params"), null, 1, get("out")), invalid);
+    assertEquals(c.ckv_compact_layers(context, layers, 1, get("kept")), invalid);
+    assertEquals(c.ckv_compact_layers(context, null, 1, get("kept")), invalid);
+    assertEquals(c.ckv_compact_layers(context, layers, 1, null), invalid);
     assertEquals(c.ckv_select(null, get("params"), get("scores"), get("out")), invalid);
   });
   assertEquals(native().ckv_context_create(null, new BigUint64Array(1)), STATUS.invalid_argument);

@@ -1,5 +1,7 @@
-// compress: equals its stages called one by one, layers reuse indices, a failure moves nothing.
+// compress: equals its stages called one by one and its two halves, layers reuse indices, a failure
+// moves nothing.
 #include <math.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include "chunkkv.h"
@@ -123,6 +125,114 @@ static void equals_the_stages(ckv_params params) {
   CHECK(same, "rows are where the indices say");
 }
 
+static ckv_kept half_kept[LAYERS];
+static int32_t half_indices[LAYERS][BATCH * KV_HEADS * TOKENS], half_lens[LAYERS][BATCH];
+
+static void take_half_kept(void) {
+  for (int32_t l = 0; l < LAYERS; l++) {
+    half_kept[l] = kept[l];
+    half_kept[l].indices = half_indices[l];
+    half_kept[l].lens = half_lens[l];
+  }
+}
+
+static bool rows_are(const void *of_keys, const void *of_values) {
+  return memcmp(of_keys, keys, sizeof keys) == 0 && memcmp(of_values, values, sizeof values) == 0;
+}
+
+static bool same_indices(int32_t l, int32_t b) {
+  bool same = half_lens[l][b] == lens[l][b];
+  for (int32_t h = 0; h < kept[l].num_heads && same; h++) {
+    const int32_t at = (b * kept[l].num_heads + h) * TOKENS;
+    same = memcmp(half_indices[l] + at, indices[l] + at, sizeof(int32_t) * (size_t)lens[l][b]) == 0;
+  }
+  return same;
+}
+
+// Select without values, then compact, on what compress is given afterwards.
+static void halves_equal_the_whole(const ckv_params *params) {
+  static float moved_keys[LAYERS][KV], moved_values[LAYERS][KV];
+  fresh(params);
+  take_half_kept();
+  ckv_layer without[LAYERS];
+  for (int32_t l = 0; l < LAYERS; l++) {
+    const bool leads = l % params->layer_reuse == 0;
+    without[l] = (ckv_layer){sizeof *without, 0, leads ? &q[l] : NULL, &k[l], NULL};
+  }
+  CHECK(ckv_select_layers(context, params, without, LAYERS, half_kept) == CKV_OK, "%s",
+        ckv_context_error(context));
+  CHECK(rows_are(staged_keys, staged_values), "selecting moved rows");
+  for (int32_t l = 0; l < LAYERS; l++) layers[l].queries = NULL;
+  CHECK(ckv_compact_layers(context, layers, LAYERS, half_kept) == CKV_OK, "%s",
+        ckv_context_error(context));
+  memcpy(moved_keys, keys, sizeof keys);
+  memcpy(moved_values, values, sizeof values);
+  memcpy(keys, staged_keys, sizeof keys);
+  memcpy(values, staged_values, sizeof values);
+  for (int32_t l = 0; l < LAYERS; l++) layers[l].queries = &q[l];
+  CHECK(ckv_compress(context, params, layers, LAYERS, kept) == CKV_OK, "%s",
+        ckv_context_error(context));
+  for (int32_t i = 0; i < LAYERS * BATCH; i++) {
+    CHECK(same_indices(i / BATCH, i % BATCH), "other indices in layer %d", i / BATCH);
+  }
+  CHECK(rows_are(moved_keys, moved_values), "other rows");
+}
+
+// What select takes that compress refuses, and what compact refuses when all else is right.
+static void halves_check_what_they_use(void) {
+  ckv_params params;
+  ckv_default_params(&params);
+  params.window = WINDOW;
+  params.budget = 60;
+  fresh(&params);
+  take_half_kept();
+  keys[LAYERS - 1][5] = NAN;
+  CHECK(ckv_select_layers(context, &params, layers, LAYERS, half_kept) == CKV_ERROR_NUMERIC, "NaN");
+  fresh(&params);
+  layers[3].queries = NULL;
+  CHECK(
+      ckv_select_layers(context, &params, layers, LAYERS, half_kept) == CKV_ERROR_INVALID_ARGUMENT,
+      "no queries");
+  layers[3].queries = &q[3];
+  // Two sequences that share all their blocks of one token.
+  static int32_t blocks[BATCH * TOKENS];
+  for (int32_t i = 0; i < BATCH * TOKENS; i++) blocks[i] = i % TOKENS;
+  ckv_kv_view shared = k[1];
+  shared.block_size = 1;
+  shared.stride_block = shared.stride_token;
+  shared.block_table = blocks;
+  shared.max_blocks = shared.num_blocks = TOKENS;
+  layers[1].keys = &shared;
+  CHECK(ckv_compress(context, &params, layers, LAYERS, kept) == CKV_ERROR_INVALID_ARGUMENT,
+        "shared blocks were written");
+  CHECK(ckv_select_layers(context, &params, layers, LAYERS, half_kept) == CKV_OK, "%s",
+        ckv_context_error(context));
+  CHECK(ckv_compact_layers(context, layers, LAYERS, half_kept) == CKV_ERROR_INVALID_ARGUMENT,
+        "shared blocks were written");
+  CHECK(rows_are(staged_keys, staged_values), "a failed call moved rows");
+  layers[1].keys = &k[1];
+  half_indices[LAYERS - 1][half_lens[LAYERS - 1][0] - 1] = TOKENS;
+  CHECK(ckv_compact_layers(context, layers, LAYERS, half_kept) == CKV_ERROR_INVALID_ARGUMENT,
+        "an index outside: %s", ckv_context_error(context));
+  half_indices[LAYERS - 1][half_lens[LAYERS - 1][0] - 1] = TOKENS - 1;
+  half_kept[LAYERS - 1].batch = 1;
+  CHECK(ckv_compact_layers(context, layers, LAYERS, half_kept) == CKV_ERROR_INVALID_ARGUMENT,
+        "sets of one sequence");
+  half_kept[LAYERS - 1].batch = BATCH;
+  CHECK(ckv_compact_layers(context, layers, -1, half_kept) == CKV_ERROR_INVALID_ARGUMENT, "-1");
+  CHECK(rows_are(staged_keys, staged_values), "a failed call moved rows");
+  // Layers of another shape are moved as well.
+  v[2].num_kv_heads = 1;
+  v[2].head_dim = DIM - 8;
+  layers[4].values = NULL;
+  CHECK(ckv_compact_layers(context, layers, LAYERS, half_kept) == CKV_OK, "%s",
+        ckv_context_error(context));
+  const int32_t from = half_indices[2][7] * DIM, other = TOKENS * DIM + 7 * DIM;
+  CHECK(memcmp(&values[2][7 * DIM], &staged_values[2][from], (DIM - 8) * 4) == 0, "not moved");
+  CHECK(memcmp(&values[2][other], &staged_values[2][other], DIM * 4) == 0, "another head moved");
+  CHECK(memcmp(values[4], staged_values[4], sizeof values[4]) == 0, "values of none moved");
+}
+
 static void failure_moves_nothing(void) {
   ckv_params params;
   ckv_default_params(&params);
@@ -160,9 +270,11 @@ int main(void) {
       params.budget = test_int(1, TOKENS + 10);
       params.fill = test_int(0, 1);
       equals_the_stages(params);
+      halves_equal_the_whole(&params);
     }
   }
   failure_moves_nothing();
+  halves_check_what_they_use();
   ckv_context_free(context);
   return test_end();
 }

@@ -24,6 +24,8 @@ static void step(ckv_context *ctx, const ckv_params *params, const ckv_query_vie
   CHECK(ckv_compact(ctx, keys, NULL, &kept) == CKV_OK, "%s", ctx->error);
   const ckv_layer layer = {sizeof layer, 0, queries, keys, NULL};
   CHECK(ckv_compress(ctx, params, &layer, 1, &kept) == CKV_OK, "%s", ctx->error);
+  CHECK(ckv_select_layers(ctx, params, &layer, 1, &kept) == CKV_OK, "%s", ctx->error);
+  CHECK(ckv_compact_layers(ctx, &layer, 1, &kept) == CKV_OK, "%s", ctx->error);
 }
 
 int main(void) {

@@ -33,7 +33,11 @@ static ckv_status run_compress(const problem *p, const ckv_query_view *queries,
                           NULL};
   ckv_kept kept = device_kept(&shape);
   const ckv_layer layer = {sizeof layer, 0, queries, keys, NULL};
-  return finished(ckv_compress(device, &p->params, &layer, 1, &kept));
+  if (test_int(0, 1)) return finished(ckv_compress(device, &p->params, &layer, 1, &kept));
+  // In two calls without a finish between them.
+  ckv_status status = ckv_select_layers(device, &p->params, &layer, 1, &kept);
+  if (!status) status = ckv_compact_layers(device, &layer, 1, &kept);
+  return finished(status);
 }
 
 static problem hostile_problem(int32_t dtype) {

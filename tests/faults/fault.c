@@ -113,6 +113,8 @@ REAL(llama_state_seq_get_data_ext);
 REAL(llama_state_seq_set_data_ext);
 REAL(llama_memory_seq_pos_max);
 REAL(llama_decode);
+REAL(ggml_backend_buft_alloc_buffer);
+REAL(ggml_backend_buffer_free);
 
 static llama_memory_t get_memory(const struct llama_context *ctx) {
   return real_llama_get_memory(ctx);
@@ -157,6 +159,16 @@ static int32_t fail_decode(struct llama_context *ctx, struct llama_batch batch) 
   return real_llama_decode(ctx, batch);
 }
 
+static ggml_backend_buffer_t fail_alloc(ggml_backend_buffer_type_t type, size_t bytes) {
+  if (fails(&allocations, "ggml_backend_buft_alloc_buffer")) return NULL;
+  return counted(real_ggml_backend_buft_alloc_buffer(type, bytes));
+}
+
+static void count_free(ggml_backend_buffer_t buffer) {
+  atomic_fetch_sub(&live, 1);
+  real_ggml_backend_buffer_free(buffer);
+}
+
 static void *instead_of(const char *name, void *found) {
 #define INSTEAD(function, own)                      \
   if (found && strcmp(name, #function) == 0) {      \
@@ -173,6 +185,8 @@ static void *instead_of(const char *name, void *found) {
   INSTEAD(llama_state_seq_set_data_ext, fail_set_data)
   INSTEAD(llama_memory_seq_pos_max, fail_pos_max)
   INSTEAD(llama_decode, fail_decode)
+  INSTEAD(ggml_backend_buft_alloc_buffer, fail_alloc)
+  INSTEAD(ggml_backend_buffer_free, count_free)
 #undef INSTEAD
   return found;
 }

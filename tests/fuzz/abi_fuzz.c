@@ -150,6 +150,14 @@ static void stage(input *in, ckv_context *context, int32_t which) {
     layers[0].struct_size += missing == 9;
     status = ckv_compress(context, params, missing == 10 ? NULL : layers, num_layers, kept);
     if (status != CKV_OK) PROMISE(call_rows_are_unchanged(&c), "%s", ckv_context_error(context));
+  } else if (which == 6) {
+    layers[0].struct_size += missing == 9;
+    status = ckv_select_layers(context, params, missing == 10 ? NULL : layers, num_layers, kept);
+    PROMISE(call_rows_are_unchanged(&c), "selecting wrote to rows");
+  } else if (which == 7) {
+    layers[0].struct_size += missing == 9;
+    status = ckv_compact_layers(context, missing == 10 ? NULL : layers, num_layers, kept);
+    if (status != CKV_OK) PROMISE(call_rows_are_unchanged(&c), "%s", ckv_context_error(context));
   } else {
     int64_t bytes = -1;
     status = ckv_workspace_size(context, params, layers, num_layers, missing == 11 ? NULL : &bytes);
@@ -166,6 +174,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   if (which == 29) names(&in);
   if (which == 30) contexts(&in);
   if (which == 31) devices(&in, context);
-  if (which < 29) stage(&in, context, which % 6);
+  if (which < 29) stage(&in, context, which % 8);
   return 0;
 }

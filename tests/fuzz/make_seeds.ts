@@ -56,7 +56,7 @@ const header = u32(0xaf143cd8, 0);
 
 const SEEDS: Record<string, Record<string, Uint8Array>> = {
   abi: Object.fromEntries(
-    [0, 1, 2, 3, 4, 5].flatMap((stage) =>
+    [0, 1, 2, 3, 4, 5, 6, 7].flatMap((stage) =>
       [0, 1, 2, 3].flatMap((method) =>
         [0, 1, 2, 3].map((layout) => [
           `stage${stage}-method${method}-layout${layout}`,

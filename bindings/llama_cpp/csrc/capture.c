@@ -6,6 +6,7 @@
 #include "attention_node.h"
 #include "capture_mask.h"
 #include "places.h"
+#include "query_ring.h"
 
 size_t ckvl_row_offset(const ckvl_layer *layer, const struct ggml_tensor *rows, int32_t cell) {
   return (size_t)layer->stream * rows->nb[2] + (size_t)cell * rows->nb[1];
@@ -18,13 +19,17 @@ void ckvl_capture_init(ckvl_capture *capture, const ckvl_api *api) {
 }
 
 void ckvl_capture_free(ckvl_capture *capture) {
-  for (int32_t l = 0; l < capture->num_layers; l++) free(capture->layers[l].queries);
+  for (int32_t l = 0; l < capture->num_layers; l++) {
+    ckvl_query_ring_free(capture, &capture->layers[l]);
+  }
   for (int32_t m = 0; m < CKVL_MAX_MASKS; m++) free(capture->masks[m].cells);
   free(capture->layers);
   free(capture->caches.data);
   const bool has_one_mask = capture->has_one_mask;
+  const ckvl_host_api *const pins = capture->pins;
   ckvl_capture_init(capture, capture->api);
   capture->has_one_mask = has_one_mask;
+  capture->pins = pins;
 }
 
 void ckvl_capture_forget(ckvl_capture *capture) {
@@ -59,6 +64,7 @@ static ckv_status copy_layers(ckvl_capture *to, const ckvl_capture *from, ckvl_e
     memcpy(queries, layer->queries, row * (size_t)layer->rows);
     to->layers[to->num_layers] = *layer;
     to->layers[to->num_layers].queries = queries;
+    to->layers[to->num_layers].pinned = NULL;
   }
   return CKV_OK;
 }
@@ -72,6 +78,7 @@ ckv_status ckvl_capture_copy(ckvl_capture *to, const ckvl_capture *from, ckvl_er
     return status;
   }
   copy.has_one_mask = from->has_one_mask;
+  copy.pins = from->pins;
   copy.seq = from->seq;
   copy.next = from->next;
   copy.rows = from->rows;
@@ -116,8 +123,7 @@ static ckvl_layer *find_layer(ckvl_capture *capture, const struct ggml_tensor *n
   }
   const size_t bytes =
       sizeof(float) * CKVL_WINDOW * (size_t)found.num_q_heads * (size_t)found.key_dim;
-  found.queries = malloc(bytes);
-  if (!found.queries) {
+  if (!ckvl_query_ring_new(capture, &found, bytes)) {
     capture->status = ckvl_fail_memory(&capture->reason, bytes);
     return NULL;
   }

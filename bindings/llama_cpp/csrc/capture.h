@@ -26,7 +26,8 @@ typedef struct ckvl_layer {
   int32_t streams;             // 1: all sequences share the cells; else each has a stream of them
   int32_t stream;              // the capture's own
   int32_t node_first, node_streams;  // streams that the node which was read last is about
-  float *queries;  // [CKVL_WINDOW][num_q_heads][key_dim], `rows` of them, newest last
+  float *queries;                // [CKVL_WINDOW][num_q_heads][key_dim], `rows` of them, newest last
+  ggml_backend_buffer_t pinned;  // that they are in; NULL: in ordinary memory
   int32_t rows;
   int32_t seen;    // tokens of the decode call, or the stream, whose attention is done
   llama_pos next;  // position after the newest row seen
@@ -53,6 +54,8 @@ typedef struct ckvl_mask {
 // What is known of one sequence.
 typedef struct ckvl_capture {
   const ckvl_api *api;
+  // Who has host memory that GPUs read fast; NULL: queries are in ordinary memory wherever layers are.
+  const ckvl_host_api *pins;
   ckvl_layer *layers;  // by rising index
   int32_t num_layers, capacity;
   ckvl_caches caches;
@@ -78,7 +81,8 @@ size_t ckvl_row_offset(const ckvl_layer *layer, const struct ggml_tensor *rows, 
 void ckvl_capture_init(ckvl_capture *capture, const ckvl_api *api);
 void ckvl_capture_free(ckvl_capture *capture);
 
-// Makes `to`, which is initialised, a copy of `from` without its cells. Both are of one context. On
+// Makes `to`, which is initialised, a copy of `from` without its cells, in ordinary memory. Both are of
+// one context. On
 // failure `to` is as it was.
 ckv_status ckvl_capture_copy(ckvl_capture *to, const ckvl_capture *from, ckvl_error *error);
 

@@ -76,10 +76,6 @@ void ckvl_compaction_free(ckvl_compaction *c);
 ckv_kv_view ckvl_rows_view(const ckvl_compaction *c, int32_t l, const struct ggml_tensor *rows,
                            int32_t head_dim);
 
-// Workspace that a stage needs for any of the layers in a place.
-ckv_status ckvl_stage_workspace(ckvl_compaction *c, int32_t place, const ckv_params *params,
-                                int64_t *bytes);
-
 // Lets go of what the places hold.
 void ckvl_places_end(ckvl_compaction *c);
 
@@ -94,6 +90,23 @@ ckv_status ckvl_select_own(ckvl_compaction *c, const ckv_params *params, float *
 // A layer's attention queries, the newest `window` of those captured, at `data`.
 ckv_query_view ckvl_queries_view(const ckvl_layer *layer, int32_t window, int32_t device,
                                  const char *data);
+
+// Bytes of those queries, and where the capture has them.
+size_t ckvl_queries_bytes(const ckvl_layer *layer, int32_t window);
+const char *ckvl_queries_captured(const ckvl_layer *layer, int32_t window);
+
+// What selecting for the layers on a device has there, of all layers.
+typedef struct ckvl_device_selection {
+  int32_t *indices, *lens;
+  char *queries;  // of `most` layers, query_bytes each
+  size_t query_bytes;
+  int32_t most;  // layers that one call is made for
+} ckvl_device_selection;
+
+// Queues selecting for a place's layers on its device; fetch waits for it and brings the sets to c->kept.
+ckv_status ckvl_device_select(ckvl_compaction *c, const ckv_params *params, int32_t place,
+                              ckvl_device_selection *s);
+ckv_status ckvl_device_fetch(ckvl_compaction *c, int32_t place, const ckvl_device_selection *s);
 
 // Moves the kept rows of a layer whose sets are shorter than others', on the CPU, and hides its other
 // cells.

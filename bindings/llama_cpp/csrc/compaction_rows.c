@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "attention_node.h"
-#include "compaction.h"
+#include "compaction_group.h"
 
 ckv_kv_view ckvl_rows_view(const ckvl_compaction *c, int32_t l, const struct ggml_tensor *rows,
                            int32_t head_dim) {
@@ -36,42 +36,6 @@ ckv_kv_view ckvl_rows_view(const ckvl_compaction *c, int32_t l, const struct ggm
   return view;
 }
 
-ckv_status ckvl_stage_workspace(ckvl_compaction *c, int32_t place, const ckv_params *params,
-                                int64_t *bytes) {
-  *bytes = 0;
-  ckv_context *ckv = c->places[place].ckv;
-  for (int32_t l = 0; l < c->global.count; l++) {
-    if (c->place[l] != place || c->places[place].device == CKV_CPU) continue;
-    const ckvl_layer *layer = c->global.data[l];
-    const ckv_kv_view keys = ckvl_rows_view(c, l, layer->keys, layer->key_dim);
-    const ckv_kv_view values = ckvl_rows_view(c, l, layer->values, layer->value_dim);
-    const int64_t head = (int64_t)sizeof(float) * layer->key_dim;
-    const ckv_query_view queries = {
-        .struct_size = sizeof queries,
-        .dtype = CKV_F32,
-        .device = CKV_CUDA,
-        .batch = 1,
-        .num_q_heads = layer->num_q_heads,
-        .window = params->window,
-        .head_dim = layer->key_dim,
-        .data = layer->keys->data,  // not read
-        .size_bytes = head * layer->num_q_heads * params->window,
-        .stride_batch = head * layer->num_q_heads * params->window,
-        .stride_head = head,
-        .stride_row = head * layer->num_q_heads,
-    };
-    const ckv_layer own = {
-        .struct_size = sizeof own, .queries = &queries, .keys = &keys, .values = &values};
-    int64_t needed = 0;
-    const ckv_status status = ckv_workspace_size(ckv, params, &own, 1, &needed);
-    if (status) {
-      return ckvl_fail(c->error, status, "Layer %d: %s", layer->index, ckv_context_error(ckv));
-    }
-    if (needed > *bytes) *bytes = needed;
-  }
-  return CKV_OK;
-}
-
 void ckvl_places_end(ckvl_compaction *c) {
   for (int32_t p = 0; p < c->num_places; p++) ckvl_place_end(&c->places[p]);
 }
@@ -99,10 +63,12 @@ static ckv_status begin_place(ckvl_compaction *c, int32_t p) {
   const size_t bytes = ckvl_place_round(all) + ckvl_place_round(sizeof c->kept.len);
   ckv_params params;
   ckv_default_params(&params);
+  params.method = CKV_METHOD_FULL;  // of stages that score or choose nothing is needed
   params.budget = c->kept.len;
   int64_t workspace;
   ckvl_place_end(place);
-  ckv_status status = ckvl_stage_workspace(c, p, &params, &workspace);
+  const ckv_status status =
+      ckvl_group_workspace(c, p, &params, CKVL_GROUP_LAYERS, false, &workspace);
   if (status) return status;
   return ckvl_place_begin(place, bytes, workspace, c->cells.cell, c->is_run ? 0 : c->cells.count,
                           c->error);
@@ -128,18 +94,23 @@ static ckv_status put_sets(ckvl_compaction *c, int32_t p, sets *s) {
   return ckvl_place_put(place, s->lens, &c->kept.len, sizeof c->kept.len, c->error);
 }
 
-static ckv_status gather_layer(ckvl_compaction *c, int32_t l, const sets *s) {
-  const ckvl_layer *layer = c->global.data[l];
-  ckv_context *ckv = c->places[c->place[l]].ckv;
-  if (c->kept.lens[l] < c->kept.len) return ckvl_gather_short(c, l);
-  const ckv_kept kept = {
-      .struct_size = sizeof kept,
+static ckv_kept kept_of(const ckvl_compaction *c, int32_t l, const sets *s) {
+  return (ckv_kept){
+      .struct_size = sizeof(ckv_kept),
       .batch = 1,
       .num_heads = c->kept.heads[l],
       .capacity = c->kept.capacity,
       .indices = s->indices + set_bytes(&c->kept) / sizeof *s->indices * (size_t)l,
       .lens = s->lens,
   };
+}
+
+// A layer in host memory, or one that keeps fewer tokens than others.
+static ckv_status gather_layer(ckvl_compaction *c, int32_t l, const sets *s) {
+  const ckvl_layer *layer = c->global.data[l];
+  ckv_context *ckv = c->places[c->place[l]].ckv;
+  if (c->kept.lens[l] < c->kept.len) return ckvl_gather_short(c, l);
+  const ckv_kept kept = kept_of(c, l, s);
   const ckv_kv_view keys = ckvl_rows_view(c, l, layer->keys, layer->key_dim);
   const ckv_kv_view values = ckvl_rows_view(c, l, layer->values, layer->value_dim);
   ckv_status status = ckv_compact(ckv, &keys, NULL, &kept);
@@ -148,13 +119,45 @@ static ckv_status gather_layer(ckvl_compaction *c, int32_t l, const sets *s) {
   return ckvl_fail(c->error, status, "Layer %d: %s", layer->index, ckv_context_error(ckv));
 }
 
+// The layers of a group on a device in one call, but for those that keep fewer tokens than others.
+static ckv_status gather_group(ckvl_compaction *c, const ckvl_group *group, const sets *s) {
+  ckv_layer layers[CKVL_GROUP_LAYERS];
+  ckv_kept kept[CKVL_GROUP_LAYERS];
+  int32_t count = 0;
+  for (int32_t i = 0; i < group->count; i++) {
+    const int32_t l = group->global[i];
+    if (c->kept.lens[l] < c->kept.len) {
+      const ckv_status status = gather_layer(c, l, s);
+      if (status) return status;
+      continue;
+    }
+    layers[count] = group->layers[i];
+    kept[count++] = kept_of(c, l, s);
+  }
+  const ckv_status status =
+      ckv_compact_layers(c->places[c->place[group->global[0]]].ckv, layers, count, kept);
+  return status ? ckvl_group_fail(c, group, status) : CKV_OK;
+}
+
+static ckv_status gather_place(ckvl_compaction *c, int32_t p, const sets *s) {
+  const bool is_host = c->places[p].device == CKV_CPU;
+  ckv_status status = CKV_OK;
+  for (int32_t l = 0; l < c->global.count && !status && is_host; l++) {
+    if (c->place[l] == p) status = gather_layer(c, l, s);
+  }
+  for (int32_t l = 0; l < c->global.count && !status && !is_host;) {
+    ckvl_group group;
+    l = ckvl_group_find(c, p, l, 1, CKVL_GROUP_LAYERS, &group);
+    if (group.count > 0) status = gather_group(c, &group, s);
+  }
+  return status;
+}
+
 ckv_status ckvl_rows_gather(ckvl_compaction *c) {
   ckv_status status = CKV_OK;
   sets s[CKVL_MAX_PLACES];
   for (int32_t p = 0; p < c->num_places && !status; p++) status = put_sets(c, p, &s[p]);
-  for (int32_t l = 0; l < c->global.count && !status; l++) {
-    status = gather_layer(c, l, &s[c->place[l]]);
-  }
+  for (int32_t p = 0; p < c->num_places && !status; p++) status = gather_place(c, p, &s[p]);
   for (int32_t p = 0; p < c->num_places && !status; p++) {
     status = ckvl_place_finish(&c->places[p], c->error);
   }

@@ -5,6 +5,9 @@
 #include "log.h"
 #include "objects.h"
 
+// Whose queries are in memory that the system cannot page out: megabytes each.
+#define PINNED_SEQUENCES 8
+
 static bool is_aborted(void *user_data) {
   return atomic_load(&((ckv_llama_context *)user_data)->cancelled);
 }
@@ -189,6 +192,7 @@ static ckv_status allocate(ckv_llama_context *context, int32_t num_sequences) {
     ckvl_capture_init(&context->sequences[s].capture, &engine->api);
     context->sequences[s].capture.has_one_mask =
         engine->host.llama_model_n_swa(context->model->model) == 0;
+    if (s < PINNED_SEQUENCES) context->sequences[s].capture.pins = &engine->host;
   }
   return CKV_OK;
 }

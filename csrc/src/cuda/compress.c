@@ -132,11 +132,12 @@ static ckv_status share(ckv_context *ctx, const ckv_params *params, int32_t num_
   return status;
 }
 
-static ckv_status move(ckv_context *ctx, const ckv_params *params, const ckv_layer *layers,
-                       int32_t num_layers, const ckv_kept *kept, tables *t) {
+// `reuse`: layers that are moved by one layer's indices.
+static ckv_status move(ckv_context *ctx, int32_t reuse, const ckv_layer *layers, int32_t num_layers,
+                       const ckv_kept *kept, tables *t) {
   int32_t views = 0;
   for (int32_t l = 0; l < num_layers; l++) {
-    const ckv_kept *chosen = &kept[l - l % params->layer_reuse];
+    const ckv_kept *chosen = &kept[l - l % reuse];
     t->views[views] = layers[l].keys;
     t->kept[views++] = chosen;
     if (!layers[l].values) continue;
@@ -147,8 +148,8 @@ static ckv_status move(ckv_context *ctx, const ckv_params *params, const ckv_lay
   return ctx->cuda->api->compact(&call, t->views, t->views, t->kept, views);
 }
 
-ckv_status ckv_queue_compress(ckv_context *ctx, const ckv_params *params, const ckv_layer *layers,
-                              int32_t num_layers, const ckv_kept *kept) {
+ckv_status ckv_queue_layers(ckv_context *ctx, const ckv_params *params, const ckv_layer *layers,
+                            int32_t num_layers, const ckv_kept *kept, bool moves) {
   if (num_layers == 0 || layers[0].keys->batch == 0) return CKV_OK;
   int64_t stages, bytes;
   ckv_status status = measure(ctx, params, layers, num_layers, &stages, &bytes);
@@ -159,5 +160,25 @@ ckv_status ckv_queue_compress(ckv_context *ctx, const ckv_params *params, const 
   float *scores = (float *)((char *)ctx->cuda->workspace + stages);
   status = choose(ctx, params, layers, num_layers, kept, scores, &t);
   if (!status) status = share(ctx, params, num_layers, kept);
-  return status ? status : move(ctx, params, layers, num_layers, kept, &t);
+  if (status || !moves) return status;
+  return move(ctx, params->layer_reuse, layers, num_layers, kept, &t);
+}
+
+ckv_status ckv_queue_compact_layers(ckv_context *ctx, const ckv_layer *layers, int32_t num_layers,
+                                    const ckv_kept *kept) {
+  if (num_layers == 0) return CKV_OK;
+  tables t;
+  if (!make_tables(ctx, num_layers, &t)) return CKV_ERROR_OUT_OF_MEMORY;
+  for (int32_t l = 0; l < num_layers; l++) {
+    t.leaders[l] = (ckv_layer){.struct_size = sizeof *layers, .keys = layers[l].keys};
+  }
+  // Of a method that neither scores nor has chunks: what moving rows needs, and no more.
+  ckv_params params;
+  ckv_default_params(&params);
+  params.method = CKV_METHOD_FULL;
+  params.budget = 1;
+  int64_t stages, bytes;
+  ckv_status status = measure(ctx, &params, t.leaders, num_layers, &stages, &bytes);
+  if (!status) status = ckv_cuda_reserve(ctx, bytes);
+  return status ? status : move(ctx, 1, layers, num_layers, kept, &t);
 }

@@ -22,10 +22,15 @@ ckv_status ckv_queue_select(ckv_context *ctx, const ckv_params *params, const ck
 ckv_status ckv_queue_compact(ckv_context *ctx, const ckv_kv_view *src, const ckv_kv_view *dst,
                              const ckv_kept *kept);
 
-ckv_status ckv_queue_compress(ckv_context *ctx, const ckv_params *params, const ckv_layer *layers,
-                              int32_t num_layers, const ckv_kept *kept);
+// Selects for all layers; `moves`: then compacts them.
+ckv_status ckv_queue_layers(ckv_context *ctx, const ckv_params *params, const ckv_layer *layers,
+                            int32_t num_layers, const ckv_kept *kept, bool moves);
 
-// Bytes for the stages and, after them, for the scores that ckv_queue_compress keeps there.
+// Queries are not looked at.
+ckv_status ckv_queue_compact_layers(ckv_context *ctx, const ckv_layer *layers, int32_t num_layers,
+                                    const ckv_kept *kept);
+
+// Bytes for the stages and, after them, for the scores that ckv_queue_layers keeps there.
 ckv_status ckv_queue_workspace(ckv_context *ctx, const ckv_params *params, const ckv_layer *layers,
                                int32_t num_layers, int64_t *bytes);
 

@@ -250,6 +250,50 @@ static void refuses_layers_that_share_a_cache(void) {
         capture.reason.text);
 }
 
+static int32_t pinned_layers(const ckvl_capture *of) {
+  int32_t count = 0;
+  for (int32_t l = 0; l < of->num_layers; l++) count += of->layers[l].pinned != NULL;
+  return count;
+}
+
+static void set_up_pinning(bool on_device) {
+  set_up();
+  engine.on_device = on_device;
+  capture.pins = &engine.host;
+}
+
+// Whatever memory they are in, the rows are the same.
+static void pins_the_queries_of_a_device(void) {
+  set_up_pinning(true);
+  decode(0, 90, 90 - CKVL_WINDOW, 7);
+  CHECK(has_rows(26, 64) && pinned_layers(&capture) == FAKE_LAYERS, "not in pinned memory");
+  CHECK(engine.pinned == FAKE_LAYERS, "%d buffers", engine.pinned);
+  ckvl_capture copy;
+  ckvl_error error;
+  ckvl_capture_init(&copy, &engine.api);
+  CHECK(ckvl_capture_copy(&copy, &capture, &error) == CKV_OK, "%s", error.text);
+  CHECK(pinned_layers(&copy) == 0 && copy.pins == &engine.host, "a copy in pinned memory");
+  ckvl_capture_free(&capture);
+  CHECK(engine.pinned == 0 && capture.pins == &engine.host, "%d buffers left", engine.pinned);
+  capture = copy;
+  CHECK(has_rows(26, 64), "the copy's rows are gone with the capture's");
+
+  set_up_pinning(false);
+  decode(0, 20, 0, 20);
+  CHECK(has_rows(0, 20) && engine.pinned == 0, "pinned for the CPU");
+  set_up_pinning(true);
+  capture.pins = NULL;
+  decode(0, 20, 0, 20);
+  CHECK(has_rows(0, 20) && engine.pinned == 0, "pinned for one who does not want it");
+  for (int32_t lack = 0; lack < 2; lack++) {
+    set_up_pinning(true);
+    engine.has_no_host_type = lack == 0;
+    engine.has_no_host_memory = lack == 1;
+    decode(0, 20, 0, 20);
+    CHECK(has_rows(0, 20) && engine.pinned == 0, "no rows without pinned memory");
+  }
+}
+
 static void ignores_other_nodes(void) {
   set_up();
   struct ggml_tensor node = {.op = GGML_OP_MUL_MAT};
@@ -270,6 +314,7 @@ int main(void) {
   takes_its_own_stream();
   refuses_other_kinds();
   refuses_layers_that_share_a_cache();
+  pins_the_queries_of_a_device();
   ignores_other_nodes();
   ckvl_capture_free(&capture);
   return test_end();

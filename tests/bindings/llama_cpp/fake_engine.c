@@ -1,6 +1,7 @@
 #include "fake_engine.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "state_blob.h"
@@ -223,6 +224,34 @@ static void memory_of(ggml_backend_dev_t device, size_t *available, size_t *tota
   *available = *total = ((const fake_engine *)(const void *)device)->device_bytes;
 }
 
+static ggml_backend_buffer_type_t host_type(ggml_backend_dev_t device) {
+  return ((const fake_engine *)(const void *)device)->has_no_host_type
+             ? NULL
+             : (ggml_backend_buffer_type_t)(void *)device;
+}
+
+// A block of memory that knows its engine.
+typedef struct {
+  fake_engine *engine;
+  float data[];
+} pinned;
+
+static ggml_backend_buffer_t alloc_buffer(ggml_backend_buffer_type_t type, size_t size) {
+  fake_engine *e = (fake_engine *)(void *)type;
+  pinned *block = e->has_no_host_memory ? NULL : malloc(sizeof *block + size);
+  if (!block) return NULL;
+  block->engine = e;
+  e->pinned++;
+  return (ggml_backend_buffer_t)(void *)block;
+}
+
+static void *buffer_base(ggml_backend_buffer_t buffer) { return ((pinned *)(void *)buffer)->data; }
+
+static void buffer_free(ggml_backend_buffer_t buffer) {
+  ((pinned *)(void *)buffer)->engine->pinned--;
+  free(buffer);
+}
+
 static void tensor_get(const struct ggml_tensor *t, void *data, size_t offset, size_t size) {
   memcpy(data, (const char *)t->data + offset, size);
 }
@@ -284,6 +313,12 @@ void fake_engine_init(fake_engine *e) {
       .ggml_row_size = row_size,
       .ggml_type_name = type_name,
       .ggml_type_size = type_size,
+  };
+  e->host = (ckvl_host_api){
+      .ggml_backend_buffer_free = buffer_free,
+      .ggml_backend_buffer_get_base = buffer_base,
+      .ggml_backend_buft_alloc_buffer = alloc_buffer,
+      .ggml_backend_dev_host_buffer_type = host_type,
   };
   for (int32_t c = 0; c < FAKE_CELLS; c++) e->position[c] = -1;
   for (int32_t l = 0; l < FAKE_LAYERS; l++) {

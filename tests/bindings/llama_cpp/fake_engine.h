@@ -15,6 +15,7 @@
 
 typedef struct fake_engine {
   ckvl_api api;
+  ckvl_host_api host;  // its host memory alone
   struct ggml_tensor keys[FAKE_LAYERS], values[FAKE_LAYERS];
   float key_data[FAKE_LAYERS][FAKE_CELLS * FAKE_HEADS * FAKE_KEY_DIM];
   float value_data[FAKE_LAYERS][FAKE_CELLS * FAKE_HEADS * FAKE_MAX_VALUE_DIM];
@@ -28,7 +29,9 @@ typedef struct fake_engine {
   float saved_values[FAKE_LAYERS][FAKE_CELLS * FAKE_HEADS * FAKE_VALUE_DIM];
   // Faults.
   bool on_device;
-  size_t device_bytes;  // that are free there
+  size_t device_bytes;                        // that are free there
+  bool has_no_host_type, has_no_host_memory;  // which the device reads fast
+  int32_t pinned;                             // buffers of it that live
   bool remove_refuses;
   int32_t saves_to_fail;  // whole states of one sequence, after those to let pass
   int32_t saves_to_pass;
