@@ -33,7 +33,7 @@ export const SUITES: Record<string, Suite> = {
     await buildNative(); // the fake CUDA library too
     return await runDeno(filter, [
       "--trace-leaks",
-      "--ignore=tests/golden,tests/preload,tests/cuda,tests/report,tests/security," +
+      "--ignore=tests/golden,tests/preload,tests/cuda,tests/report,tests/quick,tests/security," +
       "tests/package",
       "tests",
     ]);
@@ -107,6 +107,7 @@ export const SUITES: Record<string, Suite> = {
     // All permissions: what drives the browser looks into /proc.
     return await runDeno(filter, ["tests/report"], env, ["--allow-all"]);
   },
+  quick: (filter) => runDeno(filter, ["tests/quick"]),
   vllm: testVllm,
 };
 

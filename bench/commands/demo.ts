@@ -73,9 +73,9 @@ async function demo(options: DemoOptions): Promise<void> {
     );
   }
   const { window } = chunkKv();
-  if (tokens.length <= window) {
+  if (tokens.length < window) {
     throw new UsageError(
-      `Expected a text that makes a prompt of more than ${window} tokens, the observation window, ` +
+      `Expected a text that makes a prompt of at least ${window} tokens, the observation window, ` +
         `but found ${tokens.length}`,
     );
   }

@@ -62,6 +62,7 @@ export function addReuse(program: Command): void {
   );
   const one = command.options.find(({ long }) => long === "--reuse");
   if (one) {
+    one.flags = "--reuse <LIST>";
     one.description = "numbers of layers that share one selection, for chunkkv";
     one.default([1, 2, 3, 5]).argParser(list("--reuse", integer("--reuse", 1)));
     command.setOptionValueWithSource("reuse", [1, 2, 3, 5], "default");
@@ -72,6 +73,9 @@ export function addReuse(program: Command): void {
 async function reuse(given: ReuseOptions): Promise<void> {
   const options = given.quick ? { limit: 2, lengths: [400], ...given } : given;
   const { lengths, tasks, limit, seed } = options;
+  if (given.lengths && given.benchmark !== "needle") {
+    throw new UsageError(`Expected --lengths only with needle but found ${given.benchmark}`);
+  }
   using model = await loadModel({ ...options, reuse: 1 });
   const examples = await BENCHMARKS[options.benchmark]!(options.data, {
     seed,

@@ -107,7 +107,12 @@ function start(name: string, args: string[], env: Record<string, string>): Deno.
     const cwd = process.env["INIT_CWD"] ?? Deno.cwd();
     return new Deno.Command(name, { args, env, cwd, stdin: "inherit" }).spawn();
   } catch (cause) {
-    if (!(cause instanceof Deno.errors.NotFound)) throw cause;
-    throw new UsageError(`Expected a program to run but found no "${name}"`, { cause });
+    if (cause instanceof Deno.errors.NotFound) {
+      throw new UsageError(`Expected a program to run but found no "${name}"`, { cause });
+    }
+    if (!(cause instanceof Deno.errors.PermissionDenied)) throw cause;
+    throw new UsageError(`Expected a program to run but found that "${name}" may not be`, {
+      cause,
+    });
   }
 }

@@ -94,7 +94,12 @@ export function addEvaluationOptions(command: Command): Command {
       integer("--context-size", 64),
       8192,
     )
-    .option("--question <WHEN>", "in: it is there when the cache is compressed; after", when, "in")
+    .option(
+      "--question <WHEN>",
+      "in: it is there when the cache is compressed; after: read afterwards",
+      when,
+      "in",
+    )
     .option("--query-text <TEXT>", "with after: read as the observation window, then removed")
     .option(
       "--kl-tokens <N>",

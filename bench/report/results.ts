@@ -50,16 +50,21 @@ export function results<Row>(
 
 /**
  * Looks whether a report can be written, before work is done that would be lost with it. Nothing is
- * left behind.
+ * left behind; pipes and devices are left alone, since a reader would take the look for the end.
  *
  * @throws {UsageError} If the file cannot be opened for writing.
  */
 export async function checkReportPath(path: string, option: string): Promise<void> {
   try {
-    const isThere = await Deno.stat(path).then(() => true, () => false);
-    (await Deno.open(path, { append: true, create: true })).close();
-    if (!isThere) await Deno.remove(path);
+    const found = await Deno.stat(path).catch(() => null);
+    if (found === null) {
+      (await Deno.open(path, { write: true, createNew: true })).close();
+      await Deno.remove(path);
+    } else if (found.isFile || found.isDirectory) {
+      (await Deno.open(path, { append: true })).close();
+    }
   } catch (cause) {
+    if (cause instanceof Deno.errors.AlreadyExists) return; // a link to what is not there yet
     throw notWritable(path, option, cause);
   }
 }

@@ -1,6 +1,7 @@
-import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import type { DemoRow } from "../../bench/engine/compare.ts";
-import type { Results } from "../../bench/report/results.ts";
+import { checkReportPath, type Results } from "../../bench/report/results.ts";
+import { UsageError } from "../../bench/usage.ts";
 import { VERSION } from "../../bench/version.ts";
 import { gemma3, smolLm2 } from "../bindings/llama_cpp/models.ts";
 import { chunkkv } from "./run.ts";
@@ -120,6 +121,27 @@ Deno.test("reports that cannot be written are bad usage before anything is compu
   }
 });
 
+Deno.test("looking whether a report can be written leaves files, links and pipes as they are", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    const [file, link, missing] = ["file", "link", "missing"].map((name) => `${folder}/${name}`);
+    await Deno.writeTextFile(file!, "before");
+    await Deno.symlink(missing!, link!);
+    for (const path of [file!, link!, missing!, "/dev/null"]) await checkReportPath(path, "--json");
+    assertEquals(await Deno.readTextFile(file!), "before");
+    assertEquals(await Deno.readLink(link!), missing);
+    assertEquals([...Deno.readDirSync(folder)].map(({ name }) => name).sort(), ["file", "link"]);
+    if (Deno.build.os === "linux") {
+      const pipe = `${folder}/pipe`;
+      await new Deno.Command("mkfifo", { args: [pipe] }).output();
+      await checkReportPath(pipe, "--json"); // opening it would wait for a reader
+    }
+    await assertRejects(() => checkReportPath(folder, "--json"), UsageError, "writable file");
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
 Deno.test("a text shorter than the window is bad usage; models have short names", async () => {
   const text = await Deno.makeTempFile();
   try {
@@ -127,7 +149,7 @@ Deno.test("a text shorter than the window is bad usage; models have short names"
     const args = ["demo", "--model", "gemma3-270m", "--text", text, "--question", "?"];
     const { code, stderr } = await chunkkv(args);
     assertEquals(code, 2, stderr);
-    assertStringIncludes(stderr, "more than 32 tokens");
+    assertStringIncludes(stderr, "at least 32 tokens");
   } finally {
     await Deno.remove(text);
   }

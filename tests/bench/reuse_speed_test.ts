@@ -80,6 +80,11 @@ const BAD_USAGE: [string, string[], string][] = [
   ["an unknown task", ["longbench", "--tasks", "nonsense"], "nonsense"],
   ["an unknown benchmark", ["reuse", "--benchmark", "mmlu"], "needle, longbench, gsm8k"],
   [
+    "lengths of what has none",
+    ["reuse", "--benchmark", "gsm8k", "--lengths", "1000"],
+    "--lengths only with needle but found gsm8k",
+  ],
+  [
     "a prompt longer than the model's context",
     ["speed", "--prompt-tokens", "9000", "--quick"],
     `at most ${8192 - TIMED_TOKENS}`,

@@ -45,6 +45,7 @@ Deno.test({
       [["--method", "h2o", "--", "sh"], 'streaming_llm, snapkv, chunkkv but found "h2o"'],
       [["--method", "pyramidkv", "--", "sh"], 'snapkv, chunkkv but found "pyramidkv"'],
       [["--", "no-such-program"], 'Expected a program to run but found no "no-such-program"'],
+      [["--", "/"], 'Expected a program to run but found that "/" may not be'],
       [[], "missing required argument"],
     ];
     for (const [args, text] of cases) {

@@ -81,9 +81,8 @@ size_t ckvl_row_offset(const ckvl_layer *layer, const struct ggml_tensor *rows, 
 void ckvl_capture_init(ckvl_capture *capture, const ckvl_api *api);
 void ckvl_capture_free(ckvl_capture *capture);
 
-// Makes `to`, which is initialised, a copy of `from` without its cells, in ordinary memory. Both are of
-// one context. On
-// failure `to` is as it was.
+// Makes `to`, which is initialised, a copy of `from` without its cells, in ordinary memory. Both are
+// of one context. On failure `to` is as it was.
 ckv_status ckvl_capture_copy(ckvl_capture *to, const ckvl_capture *from, ckvl_error *error);
 
 // Forgets rows and cells, not the layers.

@@ -172,11 +172,7 @@ ckv_status ckv_queue_compact_layers(ckv_context *ctx, const ckv_layer *layers, i
   for (int32_t l = 0; l < num_layers; l++) {
     t.leaders[l] = (ckv_layer){.struct_size = sizeof *layers, .keys = layers[l].keys};
   }
-  // Of a method that neither scores nor has chunks: what moving rows needs, and no more.
-  ckv_params params;
-  ckv_default_params(&params);
-  params.method = CKV_METHOD_FULL;
-  params.budget = 1;
+  const ckv_params params = ckv_moving_params();
   int64_t stages, bytes;
   ckv_status status = measure(ctx, &params, t.leaders, num_layers, &stages, &bytes);
   if (!status) status = ckv_cuda_reserve(ctx, bytes);

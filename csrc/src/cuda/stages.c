@@ -52,11 +52,17 @@ ckv_status ckv_queue_select(ckv_context *ctx, const ckv_params *params, const ck
   return status ? status : ctx->cuda->api->select(&call, params, scores, 1, kept);
 }
 
-ckv_status ckv_queue_compact(ckv_context *ctx, const ckv_kv_view *src, const ckv_kv_view *dst,
-                             const ckv_kept *kept) {
+ckv_params ckv_moving_params(void) {
   ckv_params params;
   ckv_default_params(&params);
-  params.budget = kept->capacity > 0 ? kept->capacity : 1;
+  params.method = CKV_METHOD_FULL;
+  params.budget = 1;
+  return params;
+}
+
+ckv_status ckv_queue_compact(ckv_context *ctx, const ckv_kv_view *src, const ckv_kv_view *dst,
+                             const ckv_kept *kept) {
+  const ckv_params params = ckv_moving_params();
   ckv_cuda_call call;
   const ckv_status status = reserve(ctx, &params, NULL, src, &call);
   return status ? status : ctx->cuda->api->compact(&call, &src, &dst, &kept, 1);

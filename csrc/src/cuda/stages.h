@@ -19,6 +19,9 @@ ckv_status ckv_queue_chunk_scores(ckv_context *ctx, const ckv_params *params,
 ckv_status ckv_queue_select(ckv_context *ctx, const ckv_params *params, const ckv_scores *scores,
                             const ckv_kept *kept);
 
+// Of a method that neither scores nor has chunks: moving rows needs as much workspace, and no more.
+ckv_params ckv_moving_params(void);
+
 ckv_status ckv_queue_compact(ckv_context *ctx, const ckv_kv_view *src, const ckv_kv_view *dst,
                              const ckv_kept *kept);
 
