@@ -219,6 +219,10 @@ static void halves_check_what_they_use(void) {
   CHECK(ckv_compact_layers(context, layers, LAYERS, half_kept) == CKV_ERROR_INVALID_ARGUMENT,
         "sets of one sequence");
   half_kept[LAYERS - 1].batch = BATCH;
+  v[LAYERS - 1].batch = 1;
+  CHECK(ckv_compact_layers(context, layers, LAYERS, half_kept) == CKV_ERROR_INVALID_ARGUMENT,
+        "values of one sequence");
+  v[LAYERS - 1].batch = BATCH;
   CHECK(ckv_compact_layers(context, layers, -1, half_kept) == CKV_ERROR_INVALID_ARGUMENT, "-1");
   CHECK(rows_are(staged_keys, staged_values), "a failed call moved rows");
   // Layers of another shape are moved as well.
