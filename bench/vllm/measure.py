@@ -45,12 +45,34 @@ def _engine(turn: str, keep: float, **options: Any) -> Any:
     return Engine({"model": str(MODEL), "max_model_len": 2048} | options | settings)
 
 
+def _timed(owner: type, name: str) -> list[float]:
+    """The milliseconds of each call of a method from now on."""
+    method, spent = getattr(owner, name), []
+
+    def timed(*args: Any) -> Any:
+        start = time.perf_counter()
+        try:
+            return method(*args)
+        finally:
+            spent.append((time.perf_counter() - start) * 1e3)
+
+    setattr(owner, name, timed)
+    return spent
+
+
 def pool(turn: str, keep: float) -> dict[str, Any]:
     """Six requests at once in a pool of 100 blocks of 32 tokens."""
     engine = _engine(turn, keep, num_gpu_blocks_override=100)
     prompts = _prompts(LENGTHS)
     engine.generate([prompts[2][:64]], 4)  # warm
     engine.reset()
+    spent = {}
+    if turn == "chunkkv":
+        from chunkkv_vllm.compactor import Compactor
+        from chunkkv_vllm.pages import PackedPages
+
+        spent["compact_ms"] = _timed(Compactor, "_compact")
+        spent["unpack_keys_ms"] = _timed(PackedPages, "keys")
     start, cpu = time.perf_counter(), time.process_time()
     engine.generate(prompts, TOKENS)
     seconds = {
@@ -58,7 +80,8 @@ def pool(turn: str, keep: float) -> dict[str, Any]:
         # Of all threads: other programs on the machine stretch the seconds, these hardly.
         "cpu_seconds": round(time.process_time() - cpu, 2),
     }
-    return seconds | engine.counts() | engine.tally()
+    stages = {name: round(sum(each), 1) for name, each in spent.items()}
+    return seconds | stages | engine.counts() | engine.tally()
 
 
 def churn(turn: str, keep: float) -> dict[str, Any]:

@@ -131,17 +131,22 @@ class PackedPages(Pages):
         rows = rows.view(len(blocks), self.num_kv_heads, self.block_size, self.head_dim)
         return rows.transpose(1, 2).reshape(-1, self.num_kv_heads, self.head_dim)
 
+    def _gather(self, blocks: torch.Tensor, rows: torch.Tensor, which: int) -> torch.Tensor:
+        """Rows (k, num_kv_heads) of these blocks, no others: (k, num_kv_heads, head_dim)."""
+        order = self._order[which].view(self.block_size, self.head_dim)
+        heads = torch.arange(self.num_kv_heads, device=self.cache.device)[:, None]
+        block = blocks.long()[rows // self.block_size][..., None]
+        return self._blocks[block, heads, order[rows % self.block_size]]
+
     def read(self, blocks: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return self._unpack(blocks, 0)[rows], self._unpack(blocks, 1)[rows]
 
     def move(self, compaction: Compaction, kept: torch.Tensor) -> None:
         self._unpacked = self.cache.new_empty(0)
         old, new = self.table(compaction.old), self.table(compaction.new).long()
-        rows = kept.long().expand(self.num_kv_heads, -1).T[..., None]  # (k, num_kv_heads, 1)
-        rows = rows.expand(-1, -1, self.head_dim)
-        # gather copies: the blocks that are written may be among those that were read.
-        keys = self._unpack(old, 0).gather(0, rows)
-        values = self._unpack(old, 1).gather(0, rows)
+        rows = kept.long().expand(self.num_kv_heads, -1).T  # (k, num_kv_heads)
+        # Indexing copies: the blocks that are written may be among those that were read.
+        keys, values = self._gather(old, rows, 0), self._gather(old, rows, 1)
         at = torch.arange(compaction.k, device=self.cache.device)
         self.write(
             new[at // self.block_size] * self.block_size + at % self.block_size, keys, values
