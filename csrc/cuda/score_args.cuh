@@ -15,6 +15,7 @@
 
 constexpr int CKV_SCORE_LAYERS = 32;  // per launch
 constexpr int CKV_TILE_KEYS = 128;
+constexpr int CKV_WGMMA_PAIRS = 2;  // of warpgroups that take tiles in turn, on Hopper, at most
 
 struct ScoreLayer {
   const void *keys;

@@ -21,10 +21,11 @@ static bool aligned(const ckv_layer *layers, int32_t num_layers) {
 
 static void plan_order(const ScoreDevice &device, int32_t tiles, ScoreArgs *a) {
   const int64_t all_tiles = static_cast<int64_t>(tiles) * a->num_heads * a->row_blocks;
-  // Items small enough that processors end together and pass 2 can follow closely.
+  // Items small enough that processors end together and pass 2 can follow closely; each one costs a
+  // microsecond or so by itself.
   const int64_t turn = 2 * device.multiprocessors;  // items until all of a turn are done
-  const int64_t share = (all_tiles + turn) / (2 * turn);
-  a->item_tiles = static_cast<int32_t>(std::clamp<int64_t>(share, 1, 8));
+  const int64_t share = (all_tiles + turn / 2) / turn;
+  a->item_tiles = static_cast<int32_t>(std::clamp<int64_t>(share, 1, 16));
   a->items = std::max(1, divide_up(tiles, a->item_tiles));
   const int32_t of_head = a->items * a->row_blocks;
   a->group_heads =
@@ -83,7 +84,7 @@ bool ckv_score_plan(const ScoreDevice &device, const ckv_params *params, const c
   plan_order(device, tiles, &a);
 
   const int64_t units = static_cast<int64_t>(plan->layers) * parts_of_layer;
-  const int32_t row_slots = a.row_block == 64 && device.hopper ? 2 : 1;
+  const int32_t row_slots = device.hopper ? CKV_WGMMA_PAIRS * (a.row_block == 64 ? 2 : 1) : 1;
   CkvWorkspaceCursor at;
   plan->counters = at.take(4 * (2 + units));
   plan->maxima = at.take(a.two_passes ? units * a.items * row_slots * a.row_block * 8 : 0);

@@ -18,6 +18,11 @@ __device__ inline uint64_t ckv_tile_descriptor(uint32_t address, uint32_t group_
          static_cast<uint64_t>(group_bytes >> 4) << 32 | 1ull << 62;
 }
 
+// The tile so many bytes further, a multiple of 16.
+__device__ inline uint64_t ckv_further(uint64_t descriptor, uint32_t bytes) {
+  return descriptor + (bytes >> 4);
+}
+
 __device__ inline void ckv_wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ inline void ckv_wgmma_commit() {
   asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");

@@ -1,4 +1,4 @@
-// The warpgroup that loads.
+// The warps that load.
 #ifndef CKV_WGMMA_PRODUCER_CUH
 #define CKV_WGMMA_PRODUCER_CUH
 
@@ -9,10 +9,9 @@ template <int STEPS, int ROWS, KeyPath PATH, typename T>
 struct WgmmaProducer {
   using Tiles = WgmmaTiles<STEPS, ROWS>;
   using Shared = WgmmaShared<Tiles::STAGES, Tiles::QUERIES>;
-  // The copy engine needs one warp to tell it; ordinary copies take all four.
-  static constexpr bool ENGINE = PATH == KeyPath::TENSOR || PATH == KeyPath::BLOCKS;
-  static constexpr int WARPS = PATH == KeyPath::TENSOR ? 1 : 4;
-  static constexpr int ARRIVALS = ENGINE ? WARPS : 128;
+  static constexpr bool ENGINE = WgmmaCrew<PATH>::ENGINE;
+  static constexpr int WARPS = WgmmaCrew<PATH>::LOADERS;
+  static constexpr int ARRIVALS = ENGINE ? WARPS : 32 * WARPS;
   const ScoreArgs &a;
   const ScoreMaps &maps;
   Shared &shared;
@@ -91,9 +90,11 @@ struct WgmmaProducer {
   __device__ void load_by_threads(const ScoreItem &item, int32_t first, int32_t n, bool begins,
                                   int slot) {
     if (begins) {
-      ckv_load_queries<STEPS, ROWS, 4, T>(a, item, queries + slot * Tiles::QUERY_BYTES, warp, lane);
+      ckv_load_queries<STEPS, ROWS, WARPS, T>(a, item, queries + slot * Tiles::QUERY_BYTES, warp,
+                                              lane);
     }
-    ckv_load_keys<STEPS, 4, PATH == KeyPath::COPY, T>(a, item, first, n, key_tile(), warp, lane);
+    ckv_load_keys<STEPS, WARPS, PATH == KeyPath::COPY, T>(a, item, first, n, key_tile(), warp,
+                                                          lane);
     if (PATH == KeyPath::COPY) {
       ckv_arrive_copied(&shared.full[stage]);
     } else {
@@ -105,7 +106,6 @@ struct WgmmaProducer {
   }
 
   __device__ void run() {
-    if (warp >= WARPS) return;
     asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
     for (int taken = 0;; taken++) {
       const int at = taken % CKV_WGMMA_ITEMS;

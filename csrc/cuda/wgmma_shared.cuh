@@ -6,12 +6,26 @@
 #include "score_load.cuh"
 #include "score_maps.h"
 
-// Two warpgroups that multiply, one that loads, one that schedules and makes log-sum-exps.
-constexpr int CKV_WGMMA_THREADS = 4 * 128;
+constexpr int CKV_WGMMA_THREADS = 5 * 128;
 
 // How tiles of keys come: by the tensor copy engine, a panel or a page in one copy; by 16-byte
 // copies; or converted.
 enum class KeyPath { TENSOR, BLOCKS, COPY, CONVERT };
+
+// Who is who in a thread block: warpgroups that multiply and sum, then warps that load, one that
+// schedules, and those that make log-sum-exps. The copy engine needs few to tell it, and leaves
+// arithmetic to wait for; threads that copy or convert are what is waited for.
+template <KeyPath PATH>
+struct WgmmaCrew {
+  static constexpr bool ENGINE = PATH == KeyPath::TENSOR || PATH == KeyPath::BLOCKS;
+  static constexpr int PAIRS = ENGINE ? CKV_WGMMA_PAIRS : 1;
+  static constexpr int CONSUMERS = 2 * PAIRS;
+  static constexpr int LOADERS = PATH == KeyPath::TENSOR ? 1 : PATH == KeyPath::BLOCKS ? 2 : 8;
+  // Registers of a thread, by warpgroup; 96 each at first, and no more in all.
+  static constexpr int CONSUMER_REGISTERS = ENGINE ? 104 : 128;
+  static constexpr int LOADER_REGISTERS = ENGINE ? 64 : 80;
+  static constexpr int OTHER_REGISTERS = ENGINE ? 64 : 56;
+};
 
 // STEPS: 16-element steps of a row. ROWS: query rows of a unit.
 template <int STEPS, int ROWS>
@@ -31,6 +45,7 @@ constexpr int CKV_WGMMA_ITEMS = 2;  // one at work, one ahead: more would hold u
 template <int STAGES, int QUERIES>
 struct WgmmaShared {
   uint64_t full[STAGES], empty[STAGES], query_empty[QUERIES];
+  uint64_t turn[CKV_WGMMA_PAIRS];  // of a pair to have the tensor cores
   uint64_t item_full[CKV_WGMMA_ITEMS], norms_full[CKV_WGMMA_ITEMS], item_empty[CKV_WGMMA_ITEMS];
   ScoreItem items[CKV_WGMMA_ITEMS];
   float norms[CKV_WGMMA_ITEMS][128];
