@@ -47,6 +47,7 @@ export class BlockPool {
   readonly #hashes: (string | undefined)[];
   readonly #byHash = new Map<string, number>();
   #shared = 0;
+  #generation = 0;
 
   /**
    * A pool of free blocks.
@@ -67,6 +68,11 @@ export class BlockPool {
   get stats(): PoolStats {
     const total = this.#refs.length, free = this.#free.length, cached = this.#cached.length;
     return { total, free, cached, used: total - free - cached, shared: this.#shared };
+  }
+
+  /** How often all prefixes were forgotten: rows of an earlier generation are not to be found. */
+  get generation(): number {
+    return this.#generation;
   }
 
   /** Blocks that can be allocated: free and cached ones. */
@@ -162,6 +168,7 @@ export class BlockPool {
 
   /** Forgets all prefixes. */
   forgetAll(): void {
+    this.#generation++;
     this.forget([...this.#byHash.values()]);
   }
 

@@ -195,7 +195,10 @@ export class PagedKvCache implements Disposable {
     this.#core.write(layer, options);
   }
 
-  /** Forgets all prefixes, as after a change of the model's weights; cached blocks are free then. */
+  /**
+   * Forgets all prefixes, as after a change of the model's weights; cached blocks are free then. What
+   * sequences that live now have, or append later, is not found by others.
+   */
   forgetPrefixes(): void {
     this.#core.pool.forgetAll();
   }

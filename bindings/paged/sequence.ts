@@ -58,8 +58,9 @@ export class PagedSequence implements Disposable {
   #length: number;
   #committed: number;
   #dropped: number;
-  // Gone as soon as rows are no longer those of all tokens before them.
+  // Gone as soon as rows are no longer those of all tokens before them, or prefixes were forgotten.
   #prefix: Prefix | undefined;
+  readonly #generation: number;
   #busy = false;
   #disposed = false;
 
@@ -70,6 +71,7 @@ export class PagedSequence implements Disposable {
     this.#length = this.#committed = this.prefixLength = start.length;
     this.#dropped = start.dropped;
     this.#prefix = start.prefix;
+    this.#generation = core.pool.generation;
   }
 
   /** Tokens in the cache: what attention sees, vLLM's `seq_len`. */
@@ -151,6 +153,7 @@ export class PagedSequence implements Disposable {
   /** Says that all rows are written: full blocks can be found by other prompts from now on. */
   commit(): void {
     const table = this.#idle;
+    if (this.#generation !== this.#core.pool.generation) this.#prefix = undefined;
     if (this.#prefix) {
       let block = table.blocksFor(this.#length - this.#prefix.numPending);
       this.#prefix.advance((hash) => {

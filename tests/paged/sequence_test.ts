@@ -235,3 +235,35 @@ Deno.test("after a compaction nothing new is found, but what was known still is"
   assertEquals(again.prefixLength, 8);
   assertEquals([sequence.length, sequence.dropped, sequence.position], [12, 6, 18]);
 });
+
+Deno.test("what sequences had when prefixes were forgotten is found no more, nor what they add", () => {
+  using cache = new PagedKvCache({
+    numLayers: 1,
+    numKvHeads: 1,
+    headDim: 8,
+    blockSize: 4,
+    numBlocks: 32,
+  });
+  using live = cache.createSequence();
+  live.append([1, 2, 3, 4, 5, 6, 7, 8]);
+  live.commit();
+  using early = cache.createSequence();
+  early.append([21, 22, 23, 24]); // committed after its weights are gone
+  using child = live.fork();
+  cache.forgetPrefixes();
+  early.commit();
+  for (const sequence of [live, child]) {
+    sequence.append([9, 10, 11, 12]);
+    sequence.commit();
+  }
+  using anew = cache.createSequence({ prompt: [1, 2, 3, 4, 5, 6, 7, 8, 0] });
+  assertEquals(anew.prefixLength, 0);
+  anew.append([1, 2, 3, 4, 5, 6, 7, 8]);
+  anew.commit();
+  const prefixOf = (prompt: number[]) => {
+    using sequence = cache.createSequence({ prompt });
+    return sequence.prefixLength;
+  };
+  assertEquals(prefixOf([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13]), 8);
+  assertEquals(prefixOf([21, 22, 23, 24, 25]), 0);
+});

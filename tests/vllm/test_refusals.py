@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import vllm
+from vllm.config import CUDAGraphMode
 from vllm.engine.arg_utils import EngineArgs
 
 from chunkkv_vllm import refusals
@@ -131,3 +132,20 @@ def test_the_engine_stops_before_the_model_is_loaded(model: Path) -> None:
     assert process.returncode != 0
     assert "Expected keep to be a number in (0, 1] but found 7" in process.stderr
     assert "Starting to load model" not in process.stdout + process.stderr
+
+
+def test_blocks_that_attention_splits_are_refused() -> None:
+    layer = SimpleNamespace(kv_cache=torch.empty(4, 2, 64, 16))
+    refusals.check_block_size("layer 3", layer, 64)
+    with pytest.raises(UnsupportedError, match=r"blocks of 128 tokens .* in 64 \(layer 3\)"):
+        refusals.check_block_size("layer 3", layer, 128)
+
+
+@pytest.mark.parametrize("mode", ["NONE", "PIECEWISE", "FULL_DECODE_ONLY", "FULL_AND_PIECEWISE"])
+def test_graphs_of_decoding_alone_pass(mode: str) -> None:
+    refusals.check_graphs(SimpleNamespace(cudagraph_mode=CUDAGraphMode[mode]))
+
+
+def test_graphs_of_whole_mixed_batches_are_refused() -> None:
+    with pytest.raises(UnsupportedError, match="cudagraph_mode FULL, whose"):
+        refusals.check_graphs(SimpleNamespace(cudagraph_mode=CUDAGraphMode.FULL))

@@ -76,3 +76,26 @@ def test_a_request_can_turn_on_what_the_engine_has_off() -> None:
 def test_mistakes_of_a_request_are_named(values: Any) -> None:
     with pytest.raises(SettingsError, match="Expected .* but found"):
         request_settings(engine_settings(None), {"chunkkv": values})
+
+
+@pytest.mark.parametrize(
+    "values", ["[" * 2000, "[" * 900 + "]" * 900, '{"keep":' + "[" * 900 + "]" * 900 + "}"]
+)
+def test_deep_nesting_is_a_wrong_value_and_no_other_error(values: str) -> None:
+    engine = engine_settings({})
+
+    def deeper(levels: int) -> None:
+        if levels:
+            deeper(levels - 1)
+        else:
+            request_settings(engine, {"chunkkv": values})
+
+    for levels in (0, 300):  # the engine's own frames count
+        with pytest.raises(SettingsError):
+            deeper(levels)
+
+
+def test_a_long_wrong_value_is_not_quoted_whole() -> None:
+    with pytest.raises(SettingsError) as found:
+        request_settings(engine_settings({}), {"chunkkv": "x" * 100_000})
+    assert len(str(found.value)) < 400

@@ -92,6 +92,22 @@ def check_layer(name: str, layer: Any) -> None:
     _refuse([f"{what} (layer {name})" for what, there in found.items() if there])
 
 
+def check_block_size(name: str, layer: Any, block_size: int) -> None:
+    """Refuses attention kernels whose blocks are parts of those that the block manager counts."""
+    found = layer.kv_cache.shape[2]
+    if found != block_size:
+        _refuse([f"blocks of {block_size} tokens that attention splits in {found} (layer {name})"])
+
+
+def check_graphs(compilation: Any) -> None:
+    """Refuses CUDA graphs of whole mixed batches: queries cannot be seen inside one."""
+    from vllm.config import CUDAGraphMode
+
+    mode = compilation.cudagraph_mode
+    if mode is not None and mode.mixed_mode() == CUDAGraphMode.FULL:
+        _refuse([f"cudagraph_mode {mode.name}, whose graphs hold mixed batches whole"])
+
+
 def _refuse(found: list[str]) -> None:
     if found:
         raise UnsupportedError(

@@ -8,6 +8,7 @@ import torch
 
 from .compactor import Compactor
 from .plan import Compaction, StepPlan, with_failures
+from .refusals import check_block_size
 
 
 class CompactingRunner:
@@ -26,9 +27,10 @@ class CompactingRunner:
         from vllm.model_executor.layers.attention import Attention
 
         context = self.vllm_config.compilation_config.static_forward_context
-        self.chunkkv.attach(
-            {name: layer for name, layer in context.items() if isinstance(layer, Attention)}
-        )
+        self._chunkkv_layers = {
+            name: layer for name, layer in context.items() if isinstance(layer, Attention)
+        }
+        self.chunkkv.attach(self._chunkkv_layers)
         return result
 
     def initialize_kv_cache(
@@ -37,6 +39,9 @@ class CompactingRunner:
         """The cache, and then its layout."""
         result = super().initialize_kv_cache(kv_cache_config, is_profiling, **kwargs)
         if not is_profiling:
+            spec = kv_cache_config.kv_cache_groups[0].kv_cache_spec
+            for name, layer in self._chunkkv_layers.items():
+                check_block_size(name, layer, spec.block_size)
             self.chunkkv.open()
         return result
 

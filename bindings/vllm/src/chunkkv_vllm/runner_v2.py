@@ -14,6 +14,7 @@ import torch
 
 from . import plan as plans
 from .compactor import Compactor
+from .refusals import check_graphs
 from .runner import CompactingRunner
 
 
@@ -28,6 +29,7 @@ class CompactingRunnerV2(CompactingRunner):
         self._chunkkv_device = torch.zeros(count, dtype=torch.int32, device=self.device)
         self._chunkkv_seq_lens = torch.zeros(count, dtype=torch.int32, device=self.device)
         self._chunkkv_compacted = 0  # requests that have fewer slots than tokens
+        self._chunkkv_tables: dict[str, list[int]] = {}  # new ones that are not yet written
         self._chunkkv_real = False  # whether the step at hand is a real one
 
     def load_model(self, *args: Any, **kwargs: Any) -> Any:
@@ -39,6 +41,12 @@ class CompactingRunnerV2(CompactingRunner):
             return prepare(self._chunkkv_lengths(input_batch), *args, **kwargs)
 
         self.model_state.prepare_attn = prepare_attn
+        return result
+
+    def initialize_kv_cache(self, *args: Any, **kwargs: Any) -> Any:
+        """The cache, after which the mode of CUDA graphs is known."""
+        result = super().initialize_kv_cache(*args, **kwargs)
+        check_graphs(self.vllm_config.compilation_config)
         return result
 
     def _chunkkv_lengths(self, batch: Any) -> Any:
@@ -88,10 +96,23 @@ class CompactingRunnerV2(CompactingRunner):
     def _remove_request(self, req_id: str) -> bool:
         """Finished, preempted, or about to begin anew."""
         self.chunkkv.forget(req_id)
+        self._chunkkv_tables.pop(req_id, None)
         row = self.req_states.req_id_to_index.get(req_id)
         if row is not None and self._chunkkv_host[row]:
             self._chunkkv_set(row, 0)
         return super()._remove_request(req_id)
+
+    def update_requests(self, scheduler_output: Any) -> None:
+        """New blocks of running requests, and before them the tables that compaction has changed.
+
+        Not earlier: writes of one step go to the device in any order, and a request that leaves
+        before may have given its row to another.
+        """
+        for request_id, blocks in self._chunkkv_tables.items():
+            row = self.req_states.req_id_to_index[request_id]
+            self.block_tables.append_block_ids(row, (blocks,), overwrite=True)
+        self._chunkkv_tables.clear()
+        super().update_requests(scheduler_output)
 
     def execute_model(self, scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
         """One step, and the compactions that follow it."""
@@ -105,8 +126,8 @@ class CompactingRunnerV2(CompactingRunner):
 
     def chunkkv_adopt(self, request_id: str, compaction: plans.Compaction) -> None:
         """The request's new block table and length."""
+        self._chunkkv_tables[request_id] = list(compaction.new)
         row = self.req_states.req_id_to_index[request_id]
-        self.block_tables.append_block_ids(row, (list(compaction.new),), overwrite=True)
         self._chunkkv_set(row, compaction.n - compaction.k)
 
     def _chunkkv_set(self, row: int, dropped: int) -> None:

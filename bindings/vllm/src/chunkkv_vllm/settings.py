@@ -78,16 +78,21 @@ def request_settings(engine: Settings, extra_args: Mapping[str, Any] | None) -> 
     values = (extra_args or {}).get(KEY)
     if values is None:
         return engine
-    if isinstance(values, str):
-        values = {"off": True} if values.strip() == "off" else _from_json(values)
-    return _parse(values, engine, PER_REQUEST)
+    try:
+        if isinstance(values, str):
+            values = {"off": True} if values.strip() == "off" else _from_json(values)
+        return _parse(values, engine, PER_REQUEST)
+    except RecursionError:
+        # Of lists in lists a thousand deep; it must not reach the engine, which would stop.
+        raise SettingsError("Expected chunkkv to be plain values but found deep nesting") from None
 
 
 def _from_json(text: str) -> object:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise SettingsError(f'Expected chunkkv to be JSON or "off" but found {text!r}') from error
+        shown = text if len(text) <= 200 else text[:200] + "..."
+        raise SettingsError(f'Expected chunkkv to be JSON or "off" but found {shown!r}') from error
 
 
 def _parse(values: object, base: Settings, known: tuple[str, ...] | list[str]) -> Settings:
