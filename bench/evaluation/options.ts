@@ -5,7 +5,7 @@
  */
 import type { Command } from "commander";
 import { MAX_SPREAD, methodNames } from "chunkkv";
-import { gemmaPath, smolLm2Path } from "../../tools/paths.ts";
+import { exists, gemmaPath, smolLm2Path } from "../../tools/paths.ts";
 import { fraction, integer, list, UsageError } from "../usage.ts";
 
 /** Options of every command that runs a model. */
@@ -117,11 +117,18 @@ export function addEvaluationOptions(command: Command): Command {
     .option("--resume <FILE>", "keep rows in a journal; one that is there is continued");
 }
 
-/** The path of a model that may be named in short. */
+/**
+ * The path of a model that may be named in short.
+ *
+ * @throws {UsageError} If a path names no file.
+ */
 export function modelPath(name: string): string {
   if (name === "smollm2") return smolLm2Path();
   if (name === "gemma3-270m") return gemmaPath();
-  return name;
+  if (exists(name)) return name;
+  throw new UsageError(
+    `Expected --model to be smollm2, gemma3-270m or a GGUF file but found none at "${name}"`,
+  );
 }
 
 /**

@@ -110,6 +110,11 @@ const BAD_USAGE: [string, string[], string][] = [
     ["demo", "--text", "/nowhere.txt"],
     "--text to name a readable file",
   ],
+  [
+    "a model that is not there",
+    ["demo", "--model", "/nowhere.gguf"],
+    'a GGUF file but found none at "/nowhere.gguf"',
+  ],
 ];
 
 Deno.test("reports that cannot be written are bad usage before anything is computed", async () => {

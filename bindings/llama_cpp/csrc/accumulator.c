@@ -245,6 +245,11 @@ static ckv_status merge(ckvl_accumulator *a, const ckvl_capture *capture,
     const ckvl_gain *gain = &a->layers[l];
     const ckvl_sums_layer *layer = ckvl_sums_find(sums, gain->index);
     if (!layer) continue;
+    if (layer->heads != gain->heads) {
+      return ckvl_fail(&a->reason, CKV_ERROR_INVALID_ARGUMENT,
+                       "Expected attention of %d heads in layer %d but that given has %d",
+                       gain->heads, gain->index, layer->heads);
+    }
     const ckvl_cells *own = &cells[mask_of(capture, gain->index)];
     if (own->count != tokens) {
       return ckvl_fail(&a->reason, CKV_ERROR_UNSUPPORTED,

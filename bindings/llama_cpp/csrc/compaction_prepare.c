@@ -121,6 +121,23 @@ static ckv_status check_sizes(ckvl_compaction *c) {
                    expected, n, c->global.count, c->sliding.count, found);
 }
 
+// Sequences share the cells of a stream, and the engine takes numbers that the context was not made for,
+// but names no such owner in its states: whether cells are shared with one cannot be told.
+static ckv_status check_unlisted(const ckvl_compaction *c) {
+  const llama_memory_t memory = c->api->llama_get_memory(c->ctx);
+  const int32_t most = (int32_t)c->api->llama_max_parallel_sequences();
+  const int32_t listed = (int32_t)c->api->llama_n_seq_max(c->ctx);
+  for (llama_seq_id s = listed; s < most && c->global.data[0]->streams == 1; s++) {
+    if (s == c->seq || c->api->llama_memory_seq_pos_max(memory, s) < 0) continue;
+    return ckvl_fail(
+        c->error, CKV_ERROR_UNSUPPORTED,
+        "Expected sequences of 0 to %d, which the context was made for, but found cells "
+        "of sequence %d",
+        listed - 1, s);
+  }
+  return CKV_OK;
+}
+
 ckv_status ckvl_compaction_prepare(ckvl_compaction *c) {
   const ckvl_capture *capture = c->capture;
   if (capture->status) {
@@ -142,6 +159,8 @@ ckv_status ckvl_compaction_prepare(ckvl_compaction *c) {
   }
   int32_t mask_index;
   ckv_status status = classify_layers(c, &mask_index);
+  if (status) return status;
+  status = check_unlisted(c);
   if (status) return status;
   const ckvl_mask *mask = &capture->masks[mask_index];
   ckvl_alone_find(c);

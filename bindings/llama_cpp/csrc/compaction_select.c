@@ -143,12 +143,20 @@ static ckv_status prepare_sets(ckvl_compaction *c, const ckv_params *params, int
   return CKV_OK;
 }
 
+static bool selects(const ckvl_compaction *c, const ckv_params *params, int32_t place) {
+  for (int32_t l = 0; l < c->global.count; l += params->layer_reuse) {
+    if (c->place[l] == place) return true;
+  }
+  return false;
+}
+
 // Work is queued on all devices before the host's own layers are selected for.
 static ckv_status select_all(ckvl_compaction *c, const ckv_params *params, float *scores) {
   ckvl_device_selection on_device[CKVL_MAX_PLACES];
   ckv_status status = CKV_OK;
   for (int32_t p = 0; p < c->num_places && !status; p++) {
     ckvl_place *place = &c->places[p];
+    if (!selects(c, params, p)) continue;
     if (place->device != CKV_CPU) {
       status = ckvl_device_select(c, params, p, &on_device[p]);
     } else {
@@ -159,7 +167,8 @@ static ckv_status select_all(ckvl_compaction *c, const ckv_params *params, float
     if (c->places[c->place[l]].device == CKV_CPU) status = select_layer(c, params, l, scores);
   }
   for (int32_t p = 0; p < c->num_places && !status; p++) {
-    if (c->places[p].device != CKV_CPU) status = ckvl_device_fetch(c, p, &on_device[p]);
+    if (c->places[p].device != CKV_CPU && selects(c, params, p))
+      status = ckvl_device_fetch(c, p, &on_device[p]);
   }
   ckvl_places_end(c);
   const size_t set = sizeof(int32_t) * (size_t)c->kept.max_heads * (size_t)c->kept.capacity;

@@ -70,6 +70,18 @@ static ckv_status prepare(ckv_llama_context *context, int32_t s, int32_t window,
   return status;
 }
 
+// Attention that a caller gave may be another model's.
+static void check_sums(const ckvl_compaction *c, ckvl_sums *sums) {
+  for (int32_t l = 0; l < c->global.count; l++) {
+    const ckvl_layer *layer = c->global.data[l];
+    const ckvl_sums_layer *own = ckvl_sums_find(sums, layer->index);
+    if (own && own->heads != layer->num_kv_heads) {
+      ckvl_sums_void(sums, "found that what was given is of another number of heads");
+      return;
+    }
+  }
+}
+
 static ckv_status commit(ckv_llama_context *context, int32_t s, ckvl_compaction *c,
                          ckv_llama_report *report) {
   ckvl_sequence *sequence = &context->sequences[s];
@@ -90,6 +102,7 @@ static ckv_status commit(ckv_llama_context *context, int32_t s, ckvl_compaction 
     if (sequence->compacted_end < end) sequence->compacted_end = end;
   }
   ckvl_capture_forget_cells(&sequence->capture);
+  check_sums(c, &sequence->sums);
   ckvl_sums_gather(&sequence->sums, &c->kept, c->cells.count);
   sequence->has_hidden = false;
   for (int32_t l = 0; l < c->kept.num_layers; l++) {

@@ -20,6 +20,8 @@ ckv_llama_context *ckv_llama_context_new(ckv_llama_model *model) {
   ckvl_model_retain(model);
   context->model = model;
   context->prefill.sequence = -1;
+  static atomic_uint_fast64_t made;
+  context->number = atomic_fetch_add(&made, 1) + 1;
   return context;
 }
 
@@ -122,7 +124,8 @@ static ckv_status check_params(ckv_llama_context *context, const ckv_llama_conte
   return CKV_OK;
 }
 
-// Every sequence's newest logits, or as many of one sequence as are wanted.
+// Every sequence's newest logits, or as many of one sequence as are wanted. More than a batch has, where
+// there are more sequences than that.
 static int32_t max_outputs(const ckv_llama_context_params *p) {
   return p->max_outputs > p->num_sequences ? p->max_outputs : p->num_sequences;
 }

@@ -5,6 +5,9 @@
 
 #include "objects.h"
 
+#define MAX_REPEAT_LAST \
+  (1 << 20)  // tokens that the engine makes room for at once, and throws if there is none
+
 static bool is_valid(const ckv_llama_sampler_params *p) {
   return p && p->struct_size == sizeof *p && isfinite(p->temperature) && p->temperature >= 0 &&
          p->top_k >= 0 && p->top_p > 0 && p->top_p <= 1 && p->min_p >= 0 && p->min_p <= 1 &&
@@ -22,9 +25,9 @@ static bool fill_chain(const ckvl_host_api *host, struct llama_sampler *chain, i
                        const ckv_llama_sampler_params *p) {
   bool ok = true;
   if (p->repeat_penalty != 1.0f && p->repeat_last > 0) {
+    const int32_t last = p->repeat_last < MAX_REPEAT_LAST ? p->repeat_last : MAX_REPEAT_LAST;
     ok = add(host, chain,
-             host->llama_sampler_init_penalties(vocab_size, p->repeat_last, p->repeat_penalty, 0.0f,
-                                                0.0f));
+             host->llama_sampler_init_penalties(vocab_size, last, p->repeat_penalty, 0.0f, 0.0f));
   }
   if (p->temperature == 0.0f) return ok && add(host, chain, host->llama_sampler_init_greedy());
   if (p->top_k > 0) ok = ok && add(host, chain, host->llama_sampler_init_top_k(p->top_k));

@@ -64,6 +64,7 @@ typedef struct ckvl_prefill {
 } ckvl_prefill;
 
 struct ckv_llama_context {
+  uint64_t number;  // no other context of the process has it, not even a later one at this address
   ckv_llama_model *model;
   struct llama_context *ctx;  // NULL until initialised
   llama_memory_t memory;

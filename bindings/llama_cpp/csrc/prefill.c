@@ -148,10 +148,12 @@ static ckv_status score(ckv_llama_context *context, const int32_t *tokens, int32
                         float *logits) {
   const ckvl_host_api *host = &context->model->engine->host;
   const size_t vocab = (size_t)host->llama_vocab_n_tokens(context->model->vocab);
+  const int32_t most =
+      context->max_outputs < context->batch_size ? context->max_outputs : context->batch_size;
   ckv_status status = CKV_OK;
   for (int32_t done = 0; done < num_tokens && !status;) {
     const int32_t left = num_tokens - done;
-    const int32_t step = left < context->max_outputs ? left : context->max_outputs;
+    const int32_t step = left < most ? left : most;
     status = ckvl_decode(context, context->prefill.sequence, tokens + done, step, INT32_MAX,
                          CKVL_ALL_LOGITS);
     for (int32_t i = 0; i < step && !status; i++, done++) {

@@ -6,8 +6,8 @@
 
 struct ckv_llama_snapshot {
   ckv_llama_model *model;
-  const ckv_llama_context *origin;  // only compared
-  uint8_t *state;                   // NULL: nothing taken yet
+  uint64_t origin;  // the number of the context that it was taken of
+  uint8_t *state;   // NULL: nothing taken yet
   size_t state_bytes;
   int32_t *tokens;
   int32_t num_tokens;
@@ -75,7 +75,7 @@ static ckv_status take(ckv_llama_context *context, int32_t s, ckv_llama_snapshot
   snapshot->num_tokens = sequence->num_tokens;
   snapshot->has_logits = sequence->has_logits;
   if (sequence->has_logits) memcpy(snapshot->logits, sequence->logits, logits_bytes(context));
-  snapshot->origin = context;
+  snapshot->origin = context->number;
   snapshot->has_sums = context->accumulates;
   const ckv_status status = snapshot->has_sums
                                 ? ckvl_sums_copy(&sequence->sums, &snapshot->sums, &context->error)
@@ -118,7 +118,7 @@ static ckv_status copy_belongings(ckv_llama_context *context, const ckv_llama_sn
   if (snapshot->has_logits) memcpy(copy->logits, snapshot->logits, logits_bytes(context));
   const ckv_status status = ckvl_sums_copy(&snapshot->sums, &copy->sums, &context->error);
   // Layers are known by their tensors: another context has others.
-  if (status || snapshot->origin != context) return status;
+  if (status || snapshot->origin != context->number) return status;
   return ckvl_capture_copy(&copy->capture, &snapshot->capture, &context->error);
 }
 
@@ -149,7 +149,7 @@ static ckv_status restore(ckv_llama_context *context, int32_t s,
   ckvl_capture_init(&old.capture, snapshot->capture.api);
   sequence->logits = copy.logits;
   sequence->has_logits = snapshot->has_logits;
-  if (snapshot->origin == context) {
+  if (snapshot->origin == context->number) {
     old.capture = sequence->capture;
     sequence->capture = copy.capture;
   }

@@ -174,8 +174,10 @@ void ckvp_note_removed(ckvp_context *context, llama_seq_id seq, llama_pos p0, ll
 }
 
 void ckvp_note_copied(ckvp_context *context, llama_seq_id from, llama_seq_id to) {
-  if (from < 0 || to < 0 || from >= context->num_sequences || to >= context->num_sequences ||
-      from == to) {
+  if (from < 0 || to < 0 || to >= context->num_sequences || from == to) return;
+  if (from >= context->num_sequences) {
+    // Of numbers beyond the context's nothing is known but what the engine says.
+    ckvp_note_restored(context, to);
     return;
   }
   const ckvp_sequence *source = &context->sequences[from];

@@ -315,6 +315,9 @@ static void refuses_what_it_does_not_know(void) {
   engine.owners[cell_of(&engine, 0, 3)] |= 2u;
   refuse(CKV_ERROR_UNSUPPORTED, "shares");
   set_up();
+  engine.owners[cell_of(&engine, 0, 3)] |= 4u;  // a number that the engine's states do not name
+  refuse(CKV_ERROR_UNSUPPORTED, "found cells of sequence 2");
+  set_up();
   engine.on_device = true;
   refuse(CKV_ERROR_UNSUPPORTED, "host memory");
   set_up();

@@ -161,3 +161,45 @@ Deno.test("a conversation adds only what is new, the end of the last turn includ
 });
 
 globalThis.addEventListener("unload", () => model[Symbol.dispose]());
+
+Deno.test("a penalty over more tokens than there will ever be takes no memory for them", async () => {
+  using context = model.createContext(settings);
+  await context.prefill(storyTokens(model, 20));
+  const before = Deno.memoryUsage().rss;
+  const options = { temperature: 0, maxTokens: 3, repeatPenalty: 1.1 };
+  const { result } = await collect(context.generate({ ...options, repeatLast: 2 ** 31 - 1 }));
+  assertEquals(result.tokens.length, 3);
+  assert(Deno.memoryUsage().rss - before < 2 ** 30);
+});
+
+Deno.test("a model without a vocabulary is refused when it is loaded", async () => {
+  const bytes = await Deno.readFile(smolLm2());
+  const header = new TextDecoder("latin1").decode(bytes.subarray(0, 4096));
+  const own = header.indexOf("tokenizer.ggml.model");
+  const name = header.indexOf("general.name");
+  const lengthAt = (at: number) => new DataView(bytes.buffer).getUint32(at, true);
+  // "gpt2" becomes "no_vocab", and the model's name four bytes shorter: all else stays where it was.
+  const kind = own + "tokenizer.ggml.model".length + 4, named = name + "general.name".length + 4;
+  const kindLength = lengthAt(kind), nameLength = lengthAt(named);
+  assertEquals([kindLength, nameLength > 4, named < kind], [4, true, true]);
+  const end = named + 8 + nameLength;
+  const parts = [
+    bytes.subarray(0, end - 4),
+    bytes.subarray(end, kind),
+    new Uint8Array([8, 0, 0, 0, 0, 0, 0, 0]),
+    new TextEncoder().encode("no_vocab"),
+    bytes.subarray(kind + 8 + 4),
+  ];
+  const copy = new Uint8Array(bytes.length);
+  for (let i = 0, at = 0; i < parts.length; at += parts[i++]!.length) copy.set(parts[i]!, at);
+  new DataView(copy.buffer).setUint32(named, nameLength - 4, true);
+  const path = await Deno.makeTempFile({ suffix: ".gguf" });
+  try {
+    await Deno.writeFile(path, copy);
+    const error = await LlamaModel.load(path).then(() => undefined, (error) => error);
+    assert(error instanceof ChunkKvError);
+    assert(error.message.includes("Expected a model with a vocabulary but found none"));
+  } finally {
+    await Deno.remove(path);
+  }
+});

@@ -6,6 +6,7 @@
  */
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import {
+  AccumulatedAttention,
   ChunkKvError,
   type LayerAttention,
   type LlamaContext,
@@ -291,3 +292,31 @@ Deno.test("of a model with sliding windows only the global layers count", async 
 });
 
 globalThis.addEventListener("unload", () => model[Symbol.dispose]());
+
+Deno.test("attention of another number of heads is refused when it is used, and nothing breaks", async () => {
+  const tokens = storyTokens(model, 64);
+  const bytes = (layers: number, heads: number) => {
+    const all = new DataView(new ArrayBuffer(16 + layers * (8 + 8 * heads * tokens.length)));
+    all.setUint32(0, 0x41564b43, true);
+    all.setInt32(4, tokens.length, true);
+    all.setInt32(8, layers, true);
+    for (let l = 0, at = 16; l < layers; l++, at += 8 + 8 * heads * tokens.length) {
+      all.setInt32(at, l, true);
+      all.setInt32(at + 4, heads, true);
+    }
+    return new Uint8Array(all.buffer);
+  };
+  for (const heads of [1, 4096]) {
+    using context = model.createContext(settings);
+    await context.prefill(tokens);
+    const attention = new AccumulatedAttention(bytes(1, heads));
+    context.restoreState(context.saveState(), { tokens, attention });
+    await context.prefill(storyTokens(model, 3));
+    assertThrows(() => context.compress({ method: "h2o", keep: 0.5 }), ChunkKvError, "heads");
+    using other = model.createContext(settings);
+    await other.prefill(tokens);
+    other.restoreState(other.saveState(), { tokens, attention });
+    assertEquals(other.compress({ keep: 0.5 }).after, 32); // which gathers attention, too
+    assertThrows(() => other.saveAttention(), ChunkKvError, "heads");
+  }
+});

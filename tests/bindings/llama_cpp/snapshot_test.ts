@@ -82,6 +82,30 @@ for (const [name, model] of Object.entries(models)) {
     assertEquals(await answer(other, 1), await answer(context, 0));
   });
 
+  Deno.test(`${name}: a context made where the snapshot's own was is another one`, async () => {
+    using snapshot = await (async () => {
+      using context = model.createContext(SETTINGS);
+      await context.prefill(tokens);
+      return context.snapshot();
+    })();
+    using other = model.createContext(SETTINGS); // the allocator hands out the same address
+    other.restore(snapshot);
+    await other.prefill(tokens.subarray(0, 40));
+    using fresh = model.createContext(SETTINGS);
+    await fresh.prefill(tokens);
+    await fresh.prefill(tokens.subarray(0, 40));
+    assertEquals(other.compress({ keep: 0.5 }).kept, fresh.compress({ keep: 0.5 }).kept);
+  });
+
+  Deno.test(`${name}: scoring steps by no more tokens than a batch has`, async () => {
+    using wide = model.createContext(SETTINGS);
+    const next = tokens.subarray(0, 5);
+    const expected = await wide.score(next);
+    using narrow = model.createContext({ ...SETTINGS, sequences: 16, batchSize: 2 });
+    assertEquals((await narrow.score(next)).length, expected.length);
+    assertEquals(narrow.tokenCount(), 0);
+  });
+
   Deno.test(`${name}: scoring gives the logits of reading on and leaves the sequence alone`, async () => {
     using context = model.createContext({ ...SETTINGS, scoreBatchSize: 16 });
     await context.prefill(tokens);
