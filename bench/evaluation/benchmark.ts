@@ -33,6 +33,7 @@ export async function runBenchmark(
   options: EvaluationOptions,
 ): Promise<void> {
   const { command, load, storesAnswers = true } = benchmark;
+  const cases = allCases(comparedMethods(options), options.keeps, options, options.reuse);
   using model = await loadModel(options);
   const examples = await load(options.data, {
     seed: options.seed,
@@ -40,7 +41,6 @@ export async function runBenchmark(
     countTokens: (text: string) => model.tokenizer.tokenize(text).length,
     ...benchmark.loadOptions,
   });
-  const cases = allCases(comparedMethods(options), options.keeps, options, options.reuse);
   const name = basename(modelPath(options.model));
   console.log(`${name}, llama.cpp ${model.engine.version}: ${counted(examples)}`);
   if (options.data === undefined) {

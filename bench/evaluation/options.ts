@@ -137,8 +137,11 @@ export function modelPath(name: string): string {
  * @throws {UsageError} If one of them does not go with the other options.
  */
 export function comparedMethods(
-  options: Pick<ModelOptions, "methods"> & { queryText?: string },
+  options: Pick<ModelOptions, "methods"> & { queryText?: string; question?: "in" | "after" },
 ): string[] {
+  if (options.queryText !== undefined && options.question === "in") {
+    throw new UsageError("Expected --query-text only with --question after");
+  }
   const names: readonly string[] = options.methods ?? methodNames();
   const methods = names.filter((name) => name !== "full");
   if (options.queryText === undefined || !methods.includes("pyramidkv")) return methods;

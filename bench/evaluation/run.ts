@@ -128,7 +128,8 @@ function fittingTasks(
   if (tasks.length === 0) {
     throw new UsageError(
       `Expected an example that fits in ${most} tokens with its answer but found none of ` +
-        `${examples.length}`,
+        `${examples.length}: --context-size is ${options.contextSize}, the model was trained with ` +
+        `${model.info.trainedContext}`,
     );
   }
   tasks.sort((a, b) => compareTokens(a.prompt.tokens, b.prompt.tokens));
@@ -142,9 +143,6 @@ function evaluationSettings(
 ): EvaluationSettings {
   const { queryText, question, window, chunkSize, spread, threads, klTokens, nllTokens, answers } =
     options;
-  if (queryText !== undefined && question === "in") {
-    throw new UsageError("Expected --query-text only with --question after");
-  }
   const query = model.tokenizer.tokenize(queryText ?? "").length;
   if (query > 63) {
     throw new UsageError(`Expected --query-text of at most 63 tokens but found ${query}`);
