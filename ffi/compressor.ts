@@ -69,6 +69,7 @@ export class Compressor<D extends Device = "cpu"> implements Disposable {
   );
 
   readonly #place: Place;
+  readonly #deviceIndex: number | undefined;
   #context: Deno.PointerObject | null;
   #busy = false;
   #disposed = false;
@@ -84,6 +85,7 @@ export class Compressor<D extends Device = "cpu"> implements Disposable {
     this.#context = openContext(options);
     const { device = "cpu", deviceIndex = 0 } = options;
     this.#place = device === "cuda" ? onDevice(deviceIndex) : HOST;
+    this.#deviceIndex = device === "cuda" ? deviceIndex : undefined;
     Compressor.#registry.register(this, this.#context, this);
   }
 
@@ -224,7 +226,7 @@ export class Compressor<D extends Device = "cpu"> implements Disposable {
 
   #run<Result>(stage: (held: Held) => Steps<Result>): Result {
     const context = this.#enter();
-    const held = new Held();
+    const held = new Held(this.#deviceIndex);
     try {
       const steps = stage(held);
       for (let step = steps.next();; step = steps.next()) {
@@ -232,23 +234,23 @@ export class Compressor<D extends Device = "cpu"> implements Disposable {
         this.#unwrap(context, blocking(context, step.value));
       }
     } finally {
-      held.release();
-      this.#leave();
+      this.#leave(held);
     }
   }
 
   async #runAsync<Result>(stage: (held: Held) => Steps<Result>): Promise<Result> {
     const context = this.#enter();
-    const held = new Held();
+    const held = new Held(this.#deviceIndex);
     try {
       const steps = stage(held);
       for (let step = steps.next();; step = steps.next()) {
         if (step.done) return step.value;
+        // Deno before 2.7.6 does not keep the packed structs themselves while C reads them.
+        for (const arg of step.value.args) if (ArrayBuffer.isView(arg)) held.address(arg);
         this.#unwrap(context, await nonblocking(context, step.value));
       }
     } finally {
-      held.release();
-      this.#leave();
+      this.#leave(held);
     }
   }
 
@@ -261,9 +263,13 @@ export class Compressor<D extends Device = "cpu"> implements Disposable {
     return context;
   }
 
-  #leave(): void {
-    this.#busy = false;
-    if (this.#disposed) this[Symbol.dispose]();
+  #leave(held: Held): void {
+    try {
+      held.release();
+    } finally {
+      this.#busy = false;
+      if (this.#disposed) this[Symbol.dispose]();
+    }
   }
 
   #unwrap(context: Deno.PointerObject, status: number): void {

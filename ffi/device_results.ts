@@ -90,7 +90,12 @@ export class DeviceKept implements Disposable {
     this.numHeads = numHeads;
     this.capacity = capacity;
     this.data = new DeviceBuffer(4 * batch * numHeads * capacity, options);
-    this.lens = new DeviceBuffer(4 * batch, options);
+    try {
+      this.lens = new DeviceBuffer(4 * batch, options);
+    } catch (error) {
+      this.data[Symbol.dispose]();
+      throw error;
+    }
   }
 
   /**
@@ -103,9 +108,14 @@ export class DeviceKept implements Disposable {
    */
   static from(kept: Kept, options: DeviceOptions = {}): DeviceKept {
     const copy = new DeviceKept(kept.batch, kept.numHeads, kept.capacity, options);
-    copy.data.upload(kept.data);
-    copy.lens.upload(kept.lens);
-    return copy;
+    try {
+      copy.data.upload(kept.data);
+      copy.lens.upload(kept.lens);
+      return copy;
+    } catch (error) {
+      copy[Symbol.dispose]();
+      throw error;
+    }
   }
 
   /**

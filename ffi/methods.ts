@@ -30,7 +30,7 @@ export interface ChunkKvOptions {
   /**
    * Tokens that share a token's score: itself and those after it. What a model reads off token by
    * token, as numbers, gets attention where it begins; with 8 or so the chunk in which it goes on is
-   * kept, too. 1 to 64; on CUDA only 1. @default {1}
+   * kept, too. 1 to 64. @default {1}
    */
   spread?: number;
 }

@@ -17,9 +17,15 @@ export type Packed = Uint8Array<ArrayBuffer>;
 
 /** What a native call reads or writes, held until the call has returned. */
 export class Held {
+  readonly #deviceIndex: number | undefined;
   #items: ArrayBufferView[] = [];
   #buffers: DeviceBuffer[] = [];
   #owned: Disposable[] = [];
+
+  /** @param deviceIndex The GPU that the call is for; none: the CPU's. */
+  constructor(deviceIndex?: number) {
+    this.#deviceIndex = deviceIndex;
+  }
 
   /**
    * Holds memory and tells its address.
@@ -30,6 +36,8 @@ export class Held {
    */
   address(array: ArrayBufferView<ArrayBuffer> | DeviceBuffer | undefined): bigint {
     if (array instanceof DeviceBuffer) {
+      const index = this.#deviceIndex ?? array.deviceIndex;
+      check(array.deviceIndex === index, `memory of device ${index}`, array.deviceIndex);
       const address = array.retain();
       this.#buffers.push(array);
       return address;
@@ -40,17 +48,37 @@ export class Held {
     return Deno.UnsafePointer.value(Deno.UnsafePointer.of(array));
   }
 
-  /** Disposes something with the release: nobody else has it. */
-  own(temporary: Disposable): void {
-    this.#owned.push(temporary);
+  /** Disposes something with the release, if it can be: nobody else has it, or not yet. */
+  own<T extends object>(temporary: T): T {
+    if (isDisposable(temporary)) this.#owned.push(temporary);
+    return temporary;
   }
 
-  /** Lets go of everything. */
-  release(): void {
-    this.#items.length = 0;
-    for (const buffer of this.#buffers.splice(0)) buffer.release();
-    for (const temporary of this.#owned.splice(0)) temporary[Symbol.dispose]();
+  /** The caller has it from now on. */
+  disown<T extends object>(result: T): T {
+    this.#owned = this.#owned.filter((one) => one !== result);
+    return result;
   }
+
+  /** Lets go of everything, and throws the first that fails only then. */
+  release(): void {
+    const errors: unknown[] = [];
+    const attempt = (action: () => void) => {
+      try {
+        action();
+      } catch (error) {
+        errors.push(error);
+      }
+    };
+    this.#items.length = 0;
+    for (const buffer of this.#buffers.splice(0)) attempt(() => buffer.release());
+    for (const temporary of this.#owned.splice(0)) attempt(() => temporary[Symbol.dispose]());
+    if (errors.length > 0) throw errors[0];
+  }
+}
+
+function isDisposable(value: object): value is Disposable {
+  return Symbol.dispose in value;
 }
 
 /**

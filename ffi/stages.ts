@@ -121,12 +121,12 @@ export function* scoreSteps(options: ScoreOptions, place: Place, held: Held): St
   const heads = native().ckv_score_heads(params, keys.numKvHeads);
   check(heads > 0, "a method that scores tokens", method.name);
   const packedKeys = packKv(keys, held);
-  const scores = place.scores({ ...keys, numHeads: heads });
+  const scores = held.own(place.scores({ ...keys, numHeads: heads }));
   yield {
     name: "ckv_score",
     args: [params, packQueries(queries, held), packedKeys, packScores(scores, held)],
   };
-  return scores;
+  return held.disown(scores);
 }
 
 /** Token scores, or queries and keys, to chunk scores. */
@@ -143,7 +143,7 @@ export function* chunkScoreSteps(
   const maxChunks = chunksOf(source.kvLen);
   const count = source.batch * maxChunks;
   const memory = place.floats(count);
-  if (memory instanceof DeviceBuffer) held.own(memory);
+  held.own(memory);
   const address = Deno.UnsafePointer.create(held.address(memory));
   if ("scores" in options) {
     yield {
@@ -183,15 +183,15 @@ export function* selectSteps(options: SelectOptions, place: Place, held: Held): 
   } else {
     scores = place.scores({ ...options.keys, numHeads: 0 });
   }
-  if (!("scores" in options) && Symbol.dispose in scores) held.own(scores);
+  if (!("scores" in options)) held.own(scores);
   const params = packParams(method, budget);
-  const kept = place.kept(
+  const kept = held.own(place.kept(
     scores.batch,
     native().ckv_kept_heads(params, scores.numHeads),
     native().ckv_kept_capacity(params, scores.kvLen),
-  );
+  ));
   yield { name: "ckv_select", args: [params, packScores(scores, held), packKept([kept], held)] };
-  return kept;
+  return held.disown(kept);
 }
 
 /** Rows moved. */
@@ -223,8 +223,7 @@ export function* compactSteps(
   const [valuesFrom, valuesTo] = [...source(values), ...source(to?.values)];
   if (keysFrom && valuesFrom) {
     // Keeping nothing moves nothing, but finds what is wrong with the values before keys move.
-    const nothing = place.kept(kept.batch, kept.numHeads, 0);
-    if (Symbol.dispose in nothing) held.own(nothing);
+    const nothing = held.own(place.kept(kept.batch, kept.numHeads, 0));
     const none = packKept([nothing], held);
     yield { name: "ckv_compact", args: [valuesFrom, valuesTo ?? null, none] };
   }
@@ -245,7 +244,7 @@ export function* compressSteps(
   const params = packParams(method, budgetFor(method, options, longest(first.keys)), options);
   const heads = native().ckv_kept_heads(params, numKvHeads);
   const capacity = native().ckv_kept_capacity(params, kvLen);
-  const kept = layers.map(() => place.kept(batch, heads, capacity));
+  const kept = layers.map(() => held.own(place.kept(batch, heads, capacity)));
   const packedLayers = packStructs(
     LAYER,
     layers.map(({ queries, keys, values }) => ({
@@ -258,7 +257,7 @@ export function* compressSteps(
     name: "ckv_compress",
     args: [params, packedLayers, layers.length, packKept(kept, held)],
   };
-  return kept;
+  return kept.map((one) => held.disown(one));
 }
 
 /** Queued work done. */

@@ -64,9 +64,10 @@ static cudaError_t launch_by_access(const CompactArgs &a, int32_t access, cudaSt
   }
 }
 
-static ckv_status move(const ckv_cuda_call *call, const ckv_kv_view *const *src,
-                       const ckv_kv_view *const *dst, const ckv_kept *const *kept,
-                       int32_t num_views) {
+// Checks indices and tables of views of one shape, and then moves their rows if it is to.
+static ckv_status check_and_move(const ckv_cuda_call *call, const ckv_kv_view *const *src,
+                                 const ckv_kv_view *const *dst, const ckv_kept *const *kept,
+                                 int32_t num_views, bool moves) {
   const ckv_kv_view *from = src[0], *to = dst[0];
   const int64_t head_bytes = ckv_cuda_row_bytes(from->dtype, from->head_dim);
   CompactArgs a{};
@@ -113,11 +114,24 @@ static ckv_status move(const ckv_cuda_call *call, const ckv_kv_view *const *src,
     const int64_t turns = static_cast<int64_t>(num_views) * from->batch * a.kept_heads * slices;
     cudaError_t error = ckv_cuda_launch(ckv_check_kept_kernel, std::clamp<int64_t>(turns, 32, 1024),
                                         CKV_COMPACT_THREADS, 0, stream, a, num_views, slices);
-    if (!error) error = launch_by_access(a, access, stream);
+    if (!error && moves) error = launch_by_access(a, access, stream);
     const ckv_status status = ckv_cuda_check(call, error, "the compaction kernels to start");
     if (status) return status;
   }
   return CKV_OK;
+}
+
+// Views of the first one's shape, so many as one launch takes.
+static int32_t count_alike(const ckv_kv_view *const *src, const ckv_kv_view *const *dst,
+                           const ckv_kept *const *kept, int32_t num_views) {
+  const bool in_place = src[0] == dst[0];
+  int32_t count = 1;
+  while (count < num_views && count < CKV_COMPACT_VIEWS && (src[count] == dst[count]) == in_place &&
+         alike(src[0], src[count], kept[0], kept[count]) &&
+         alike(dst[0], dst[count], kept[0], kept[count])) {
+    count++;
+  }
+  return count;
 }
 
 ckv_status ckv_cuda_compact(const ckv_cuda_call *call, const ckv_kv_view *const *src,
@@ -129,20 +143,16 @@ ckv_status ckv_cuda_compact(const ckv_cuda_call *call, const ckv_kv_view *const 
                          static_cast<long long>(ckv_cuda_compact_bytes(nullptr, nullptr, 1)),
                          static_cast<long long>(call->workspace_bytes));
   }
-  for (int32_t first = 0; first < num_views;) {
-    int32_t count = 1;
-    const bool in_place = src[first] == dst[first];
-    while (first + count < num_views && count < CKV_COMPACT_VIEWS &&
-           (src[first + count] == dst[first + count]) == in_place &&
-           alike(src[first], src[first + count], kept[first], kept[first + count]) &&
-           alike(dst[first], dst[first + count], kept[first], kept[first + count])) {
-      count++;
-    }
-    if (src[first]->batch > 0 && src[first]->kv_len > 0) {
-      const ckv_status status = move(call, src + first, dst + first, kept + first, count);
+  // No row moves before all are checked: one launch checks its own views first, several go round twice.
+  const bool twice = num_views > 0 && count_alike(src, dst, kept, num_views) < num_views;
+  for (int32_t round = twice ? 0 : 1; round < 2; round++) {
+    for (int32_t first = 0, count; first < num_views; first += count) {
+      count = count_alike(src + first, dst + first, kept + first, num_views - first);
+      if (src[first]->batch == 0 || src[first]->kv_len == 0) continue;
+      const ckv_status status =
+          check_and_move(call, src + first, dst + first, kept + first, count, round == 1);
       if (status) return status;
     }
-    first += count;
   }
   return CKV_OK;
 }

@@ -290,3 +290,42 @@ Deno.test("scores and indices on a device free their memory once, whoever asks",
   kept[Symbol.dispose]();
   code("disposed", assertThrows(() => kept.download(), ChunkKvError));
 });
+
+/** Device buffers that are disposed while `run` fails. */
+function disposedBy(run: () => unknown): number {
+  const original = DeviceBuffer.prototype[Symbol.dispose];
+  let count = 0;
+  DeviceBuffer.prototype[Symbol.dispose] = function () {
+    count++;
+    original.call(this);
+  };
+  try {
+    assertThrows(run, ChunkKvError);
+  } finally {
+    DeviceBuffer.prototype[Symbol.dispose] = original;
+  }
+  return count;
+}
+
+Deno.test("results of a stage that fails do not stay on the device", () => {
+  using compressor = new Compressor({ device: "cuda" });
+  const { queries, keys } = onDevice();
+  using short = new DeviceBuffer(4);
+  const wrong = { ...queries, logSumExp: short };
+  assertEquals(disposedBy(() => compressor.score({ queries: wrong, keys, method: chunkKv() })), 1);
+  const options = { keys, method: chunkKv(), budget: 50 };
+  assertEquals(disposedBy(() => compressor.select({ ...options, queries: wrong })), 1);
+  const layers = [{ queries: wrong, keys }, { queries, keys }];
+  assertEquals(disposedBy(() => compressor.compress({ ...options, layers })), 4);
+  const { queries: good } = onDevice();
+  using kept = compressor.select({ ...options, queries: good }) as DeviceKept;
+  assertEquals(kept.download().capacity, 50);
+});
+
+Deno.test("memory of another device is refused", () => {
+  using compressor = new Compressor({ device: "cuda" });
+  const { queries, keys, keyData } = onDevice();
+  Object.defineProperty(keyData, "deviceIndex", { value: 1 });
+  const run = () => compressor.score({ queries, keys, method: chunkKv() });
+  code("invalid_argument", assertThrows(run, ChunkKvError, "memory of device 0 but found 1"));
+});

@@ -157,3 +157,21 @@ Deno.test("Scores.at() is a view of one row, as long as its sequence", () => {
   refuses(() => scores.at(0, 2), "head");
   refuses(() => new Scores(1, 1, 4, undefined, new Float32Array(3)), "at least 4");
 });
+
+Deno.test("what a call held is let go of to the last, and the first failure told", () => {
+  const held = new Held();
+  const gone: number[] = [];
+  const temporary = (number: number) => ({
+    [Symbol.dispose]() {
+      gone.push(number);
+      if (number < 3) throw new Error(`number ${number}`);
+    },
+  });
+  const kept = held.own(temporary(9));
+  for (const number of [1, 2, 3]) held.own(temporary(number));
+  assertEquals(held.disown(kept), kept);
+  assertThrows(() => held.release(), Error, "number 1");
+  assertEquals(gone, [1, 2, 3]);
+  held.release();
+  assertEquals(gone, [1, 2, 3]);
+});
