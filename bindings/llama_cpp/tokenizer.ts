@@ -64,7 +64,11 @@ export class LlamaTokenizer {
       tokens = new Int32Array(count);
       count = read(tokens);
     }
-    check(count >= 0, "a text of at most 2^31 tokens", `${bytes.length} bytes`);
+    check(
+      count >= 0,
+      "a text of at most 2^31 tokens, and a model that has a vocabulary",
+      `${bytes.length} bytes`,
+    );
     return tokens.slice(0, count);
   }
 

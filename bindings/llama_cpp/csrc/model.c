@@ -66,13 +66,6 @@ ckv_status ckv_llama_model_load(ckv_llama_model *model, const char *path,
                      "Expected a model in GGUF format at %s but found: %s", path, ckvl_log_text());
   }
   model->vocab = host->llama_model_get_vocab(model->model);
-  if (host->llama_vocab_type(model->vocab) == LLAMA_VOCAB_TYPE_NONE) {
-    // The engine would abort at the first text.
-    host->llama_model_free(model->model);
-    model->model = NULL;
-    return ckvl_fail(&model->error, CKV_ERROR_UNSUPPORTED,
-                     "Expected a model with a vocabulary but found none in %s", path);
-  }
   atomic_store(&model->progress, PROGRESS_ONE);
   return CKV_OK;
 }

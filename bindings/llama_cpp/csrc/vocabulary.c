@@ -72,10 +72,15 @@ int32_t ckv_llama_apply_chat_template(ckv_llama_model *model, const char *chat_t
   return length < 0 ? TEXT_IMPOSSIBLE : length;
 }
 
+// Of a model without a vocabulary, which takes tokens alone, the engine aborts at the first text.
+static bool has_texts(const ckv_llama_model *model) {
+  return model->engine->host.llama_vocab_type(model->vocab) != LLAMA_VOCAB_TYPE_NONE;
+}
+
 int32_t ckv_llama_tokenize(ckv_llama_model *model, const char *text, int32_t text_bytes,
                            int32_t add_special, int32_t parse_special, int32_t *tokens,
                            int32_t capacity) {
-  if (text_bytes < 0 || capacity < 0) return -1;  // the engine would throw
+  if (text_bytes < 0 || capacity < 0 || !has_texts(model)) return -1;  // the engine would throw
   const int32_t count = model->engine->host.llama_tokenize(
       model->vocab, text, text_bytes, tokens, capacity, add_special != 0, parse_special != 0);
   if (count == INT32_MIN) return -1;
@@ -85,7 +90,7 @@ int32_t ckv_llama_tokenize(ckv_llama_model *model, const char *text, int32_t tex
 int32_t ckv_llama_detokenize(ckv_llama_model *model, const int32_t *tokens, int32_t num_tokens,
                              int32_t with_special, char *text, int32_t capacity) {
   const int32_t vocab_size = model->engine->host.llama_vocab_n_tokens(model->vocab);
-  if (num_tokens < 0 || capacity < 0) return TEXT_IMPOSSIBLE;
+  if (num_tokens < 0 || capacity < 0 || !has_texts(model)) return TEXT_IMPOSSIBLE;
   for (int32_t i = 0; i < num_tokens; i++) {
     if (tokens[i] < 0 || tokens[i] >= vocab_size) return TEXT_IMPOSSIBLE;
   }
@@ -97,7 +102,9 @@ int32_t ckv_llama_detokenize(ckv_llama_model *model, const int32_t *tokens, int3
 int32_t ckv_llama_token_piece(ckv_llama_model *model, int32_t token, int32_t with_special,
                               char *text, int32_t capacity) {
   const ckvl_host_api *host = &model->engine->host;
-  if (token < 0 || token >= host->llama_vocab_n_tokens(model->vocab)) return TEXT_IMPOSSIBLE;
+  if (token < 0 || token >= host->llama_vocab_n_tokens(model->vocab) || !has_texts(model)) {
+    return TEXT_IMPOSSIBLE;
+  }
   const int32_t length =
       host->llama_token_to_piece(model->vocab, token, text, capacity, 0, with_special != 0);
   return length < 0 ? -length : length;
