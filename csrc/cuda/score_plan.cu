@@ -21,11 +21,12 @@ static bool aligned(const ckv_layer *layers, int32_t num_layers) {
 
 static void plan_order(const ScoreDevice &device, int32_t tiles, ScoreArgs *a) {
   const int64_t all_tiles = static_cast<int64_t>(tiles) * a->num_heads * a->row_blocks;
-  // Items small enough that processors end together and pass 2 can follow closely; each one costs a
-  // microsecond or so by itself.
+  // Items small enough that processors end together and pass 2 can follow closely. Each one costs Hopper's
+  // kernel a microsecond or so by itself; of the other one several thread blocks share a processor.
   const int64_t turn = 2 * device.multiprocessors;  // items until all of a turn are done
-  const int64_t share = (all_tiles + turn / 2) / turn;
-  a->item_tiles = static_cast<int32_t>(std::clamp<int64_t>(share, 1, 16));
+  const int64_t items = device.hopper ? turn : 2 * turn, most = device.hopper ? 16 : 8;
+  a->item_tiles =
+      static_cast<int32_t>(std::clamp<int64_t>((all_tiles + items / 2) / items, 1, most));
   a->items = std::max(1, divide_up(tiles, a->item_tiles));
   const int32_t of_head = a->items * a->row_blocks;
   a->group_heads =
