@@ -147,7 +147,9 @@ const ckv_cuda_api API = {
     on_device<prepare>,
     on_device<ckv_cuda_score>,
     on_device<ckv_cuda_chunk_scores>,
+    on_device<ckv_cuda_score_chunks>,
     on_device<ckv_cuda_select>,
+    on_device<ckv_cuda_choose>,
     on_device<ckv_cuda_compact>,
     on_device<fault>,
 };

@@ -14,7 +14,7 @@
 
 #include "../include/chunkkv.h"
 
-#define CKV_CUDA_API_VERSION 3
+#define CKV_CUDA_API_VERSION 4
 #define CKV_CUDA_API_SYMBOL "ckv_cuda_api_get"
 
 typedef struct ckv_cuda_call {
@@ -71,8 +71,14 @@ typedef struct ckv_cuda_api {
                       int32_t num_layers, const ckv_scores *scores);
   ckv_status (*chunk_scores)(const ckv_cuda_call *call, const ckv_params *params,
                              const ckv_scores *scores, float *chunk_scores);
+  // Both of the above in one, of one layer: room for token scores is used where they are needed.
+  ckv_status (*score_chunks)(const ckv_cuda_call *call, const ckv_params *params,
+                             const ckv_layer *layer, const ckv_scores *scores, float *chunk_scores);
   ckv_status (*select)(const ckv_cuda_call *call, const ckv_params *params,
                        const ckv_scores *scores, int32_t num_layers, const ckv_kept *kept);
+  // score and select of all layers in one. The room for scores holds anything afterwards.
+  ckv_status (*choose)(const ckv_cuda_call *call, const ckv_params *params, const ckv_layer *layers,
+                       int32_t num_layers, const ckv_scores *scores, const ckv_kept *kept);
   // src[i] to dst[i] by kept[i]; dst[i] == src[i]: in place.
   ckv_status (*compact)(const ckv_cuda_call *call, const ckv_kv_view *const *src,
                         const ckv_kv_view *const *dst, const ckv_kept *const *kept,

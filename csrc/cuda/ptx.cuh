@@ -80,7 +80,7 @@ __device__ inline void ckv_fence_async() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 #endif
 }
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+// What follows is sm_90's alone: kernels have no body elsewhere.
 // So many bytes more will come; the phase is not over before.
 __device__ inline void ckv_mbarrier_expect(uint64_t *barrier, uint32_t bytes) {
   asm volatile("mbarrier.expect_tx.relaxed.cta.shared::cta.b64 [%0], %1;" ::"r"(ckv_smem(barrier)),
@@ -104,17 +104,20 @@ __device__ inline void ckv_copy_tensor_4d(uint32_t to, const void *map, uint64_t
       "l"(map), "r"(ckv_smem(barrier)), "r"(x), "r"(y), "r"(z), "r"(w), "l"(policy)
       : "memory");
 }
+__device__ inline void ckv_copy_tensor_5d(uint32_t to, const void *map, uint64_t *barrier,
+                                          int32_t x, int32_t y, int32_t z, int32_t w, int32_t v,
+                                          uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
+      "[%0], [%1, {%3, %4, %5, %6, %7}], [%2], %8;" ::"r"(to),
+      "l"(map), "r"(ckv_smem(barrier)), "r"(x), "r"(y), "r"(z), "r"(w), "r"(v), "l"(policy)
+      : "memory");
+}
 // From the first of all but the two outermost dimensions.
 __device__ inline void ckv_copy_tensor_5d(uint32_t to, const void *map, uint64_t *barrier,
                                           int32_t w, int32_t v, uint64_t policy) {
-  asm volatile(
-      "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
-      "[%0], [%1, {%3, %3, %3, %4, %5}], [%2], %6;" ::"r"(to),
-      "l"(map), "r"(ckv_smem(barrier)), "r"(0), "r"(w), "r"(v), "l"(policy)
-      : "memory");
+  ckv_copy_tensor_5d(to, map, barrier, 0, 0, 0, w, v, policy);
 }
-#endif
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
 __device__ inline bool ckv_mbarrier_try_wait(uint64_t *barrier, uint32_t phase) {
   uint32_t done;
   asm volatile(
@@ -128,6 +131,5 @@ __device__ inline void ckv_mbarrier_wait(uint64_t *barrier, uint32_t phase) {
   while (!ckv_mbarrier_try_wait(barrier, phase)) {
   }
 }
-#endif
 
 #endif

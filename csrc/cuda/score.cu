@@ -7,7 +7,7 @@
 #include "stages.h"
 #include "workspace.h"
 
-static ckv_status device_of(const ckv_cuda_call *call, ScoreDevice *device) {
+ckv_status ckv_score_device(const ckv_cuda_call *call, ScoreDevice *device) {
   int multiprocessors = 0, major = 0, minor = 0;
   const int d = call->device_index;
   cudaError_t error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, d);
@@ -29,7 +29,7 @@ static bool same_layer_shape(const ckv_layer *a, const ckv_layer *b) {
          p->stride_row == q->stride_row && !p->log_sum_exp == !q->log_sum_exp;
 }
 
-static int32_t layers_alike(const ckv_layer *layers, int32_t num_layers) {
+int32_t ckv_layers_alike(const ckv_layer *layers, int32_t num_layers) {
   int32_t count = 1;
   while (count < num_layers && same_layer_shape(&layers[0], &layers[count])) count++;
   return count;
@@ -42,7 +42,7 @@ static bool nothing_to_score(const ckv_layer *layer) {
 static ckv_status plan_of(const ckv_cuda_call *call, const ckv_params *params,
                           const ckv_layer *layers, int32_t num_layers, ScoreDevice *device,
                           ScorePlan *plan) {
-  const ckv_status status = device_of(call, device);
+  const ckv_status status = ckv_score_device(call, device);
   if (status) return status;
   if (ckv_score_plan(*device, params, layers, num_layers, plan)) return CKV_OK;
   return ckv_cuda_fail(call, CKV_ERROR_UNSUPPORTED,
@@ -87,6 +87,19 @@ static void bind(ScorePlan *plan, const ckv_cuda_call *call, ScoreArgs *args) {
   a.partial = reinterpret_cast<float *>(base + plan->partial);
 }
 
+cudaError_t ckv_launch_prepare(const ScoreArgs &a, bool bf16, const ckv_layer *layers,
+                               cudaStream_t stream) {
+  const ckv_query_view *q = layers[0].queries;
+  QuerySource source{q->dtype, q->stride_batch, q->stride_head, q->stride_row, {}};
+  for (int32_t l = 0; l < a.num_layers; l++) {
+    source.data[l] = static_cast<const uint8_t *>(layers[l].queries->data);
+  }
+  const int32_t blocks = a.num_heads * a.row_blocks * a.row_block / (CKV_PREPARE_THREADS / 32);
+  return ckv_cuda_launch(
+      bf16 ? ckv_score_prepare_kernel<__nv_bfloat16> : ckv_score_prepare_kernel<__half>, blocks,
+      CKV_PREPARE_THREADS, 0, stream, a, source);
+}
+
 static cudaError_t launch(const ckv_cuda_call *call, const ckv_params *params,
                           const ScoreDevice &device, ScorePlan *plan, const ckv_layer *layers,
                           int32_t count, const ckv_scores *scores) {
@@ -97,23 +110,11 @@ static cudaError_t launch(const ckv_cuda_call *call, const ckv_params *params,
   a.num_heads = count * a.keys.batch * a.keys.num_kv_heads;
   bind(plan, call, &a);
   TokenScores out{};
-  QuerySource source{};
-  const ckv_query_view *q = layers[0].queries;
-  source = {q->dtype, q->stride_batch, q->stride_head, q->stride_row, {}};
   for (int32_t l = 0; l < count; l++) {
     out.data[l] = scores[l].data;
-    source.data[l] = static_cast<const uint8_t *>(layers[l].queries->data);
     a.layers[l] = {layers[l].keys->data, layers[l].queries->log_sum_exp};
   }
-  const int32_t blocks = a.num_heads * a.row_blocks * a.row_block / (CKV_PREPARE_THREADS / 32);
-  cudaError_t error;
-  if (plan->bf16) {
-    error = ckv_cuda_launch(ckv_score_prepare_kernel<__nv_bfloat16>, blocks, CKV_PREPARE_THREADS, 0,
-                            stream, a, source);
-  } else {
-    error = ckv_cuda_launch(ckv_score_prepare_kernel<__half>, blocks, CKV_PREPARE_THREADS, 0,
-                            stream, a, source);
-  }
+  cudaError_t error = ckv_launch_prepare(a, plan->bf16, layers, stream);
   if (error) return error;
   error = device.hopper ? ckv_launch_wgmma(*plan, a, device.multiprocessors, stream)
                         : ckv_launch_mma(*plan, a, device.multiprocessors, stream);
@@ -134,7 +135,7 @@ static cudaError_t launch(const ckv_cuda_call *call, const ckv_params *params,
 ckv_status ckv_cuda_score(const ckv_cuda_call *call, const ckv_params *params,
                           const ckv_layer *layers, int32_t num_layers, const ckv_scores *scores) {
   for (int32_t first = 0; first < num_layers;) {
-    const int32_t alike = layers_alike(layers + first, num_layers - first);
+    const int32_t alike = ckv_layers_alike(layers + first, num_layers - first);
     if (nothing_to_score(&layers[first])) {
       first += alike;
       continue;

@@ -8,8 +8,9 @@
 constexpr float CKV_NONE = -INFINITY;
 
 // Products to logits in units of log2, before the pass multiplies by `scale`.
-template <int N>
-__device__ inline float ckv_cap_logits(const ScoreArgs &a, float unit_scale, float (&acc)[N]) {
+// Args: logit_scale, cap and cap_scale, as in score_args.cuh.
+template <typename Args, int N>
+__device__ inline float ckv_cap_logits(const Args &a, float unit_scale, float (&acc)[N]) {
   if (a.cap <= 0) return a.logit_scale * unit_scale;
 #pragma unroll
   for (int i = 0; i < N; i++) {
@@ -67,18 +68,15 @@ __device__ inline void ckv_add_row(RowSum &row, const float (&acc)[N], float sca
   row.max = max;
 }
 
-// The log-sum-exp of a lane's row from what pass 1 left of every item, in the items' order.
-template <int ROWS>
-__device__ inline float ckv_combine_row(const ScoreArgs &a, int32_t unit, int32_t row,
-                                        int32_t slots, int32_t row_slots) {
+// A row's log-sum-exp, in units of log2, of `slots` maxima and sums that lie `stride` apart, in their order.
+__device__ inline float ckv_combine_slots(const float2 *at, int32_t slots, int32_t stride) {
   constexpr int STEP = 16;
-  const float2 *at = a.maxima + static_cast<int64_t>(unit) * a.items * row_slots * ROWS + row;
   RowSum total;
   for (int32_t first = 0; first < slots; first += STEP) {
     float2 part[STEP];
 #pragma unroll
     for (int i = 0; i < STEP; i++) {
-      part[i] = first + i < slots ? __ldcg(at + static_cast<int64_t>(first + i) * ROWS)
+      part[i] = first + i < slots ? __ldcg(at + static_cast<int64_t>(first + i) * stride)
                                   : make_float2(CKV_NONE, 0);
     }
     float max = total.max;
@@ -113,7 +111,9 @@ __device__ inline void ckv_combine_units(const ScoreArgs &a, int32_t arrivals_pe
     const uint32_t arrivals = static_cast<uint32_t>(items * arrivals_per_item);
     while (ckv_load_acquire(&a.pass1_done[unit]) != arrivals) __nanosleep(100);
     __syncwarp();
-    const float lse = ckv_combine_row<ROWS>(a, unit, row, items * row_slots, row_slots);
+    const float lse =
+        ckv_combine_slots(a.maxima + static_cast<int64_t>(unit) * a.items * row_slots * ROWS + row,
+                          items * row_slots, ROWS);
     const bool counts = unit % a.row_blocks * ROWS + row < a.rows;
     if (counts && !(fabsf(lse) < INFINITY)) atomicOr(a.fault, CKV_FAULT_NUMERIC);
     // Any NaN will do, but for the one that says not yet.

@@ -56,12 +56,21 @@ static bool encode_blocks(Encode with, const ScorePlan &plan, const ScoreArgs &a
   return true;
 }
 
+// A stride that is never walked may be anything, but not for the driver.
+static cuuint64_t stride(int64_t count, int64_t bytes) {
+  return static_cast<cuuint64_t>(count > 1 ? bytes : 16);
+}
+
+static bool encode_queries(Encode with, bool bf16, const ScoreArgs &a, CUtensorMap *map) {
+  const int64_t rows = static_cast<int64_t>(a.num_heads) * a.row_blocks * a.row_block;
+  const cuuint64_t sizes[2] = {size(a.packed_dim), size(rows)};
+  const cuuint64_t strides[1] = {size(2 * a.packed_dim)};
+  const cuuint32_t box[2] = {64, static_cast<cuuint32_t>(a.row_block)};
+  return encode(with, bf16, map, a.queries, 2, sizes, strides, box);
+}
+
 static bool encode_rows(Encode with, const ScorePlan &plan, const ScoreArgs &a, ScoreMaps *maps) {
   const KvShape &k = a.keys;
-  // A stride that is never walked may be anything, but not for the driver.
-  const auto stride = [](int64_t count, int64_t bytes) {
-    return static_cast<cuuint64_t>(count > 1 ? bytes : 16);
-  };
   const int32_t tokens = k.block_size ? k.block_size : k.kv_len;
   const int32_t outer = k.block_size ? k.num_blocks : k.batch;
   const cuuint64_t sizes[4] = {size(k.head_dim), size(tokens), size(k.num_kv_heads), size(outer)};
@@ -84,10 +93,32 @@ bool ckv_score_maps(const ScorePlan &plan, const ScoreArgs &a, ScoreMaps *maps) 
   maps->box_rows = k.block_size ? std::min(k.block_size, CKV_TILE_KEYS) : CKV_TILE_KEYS;
   maps->block_heads = 0;
   if (!encode_blocks(with, plan, a, maps) && !encode_rows(with, plan, a, maps)) return false;
-  const int64_t rows = static_cast<int64_t>(a.num_heads) * a.row_blocks * a.row_block;
-  const cuuint64_t query_sizes[2] = {size(a.packed_dim), size(rows)};
-  const cuuint64_t query_strides[1] = {size(2 * a.packed_dim)};
-  const cuuint32_t query_box[2] = {64, static_cast<cuuint32_t>(a.row_block)};
-  return encode(with, plan.bf16, &maps->queries, a.queries, 2, query_sizes, query_strides,
-                query_box);
+  return encode_queries(with, plan.bf16, a, &maps->queries);
+}
+
+bool ckv_chunk_maps(const ScorePlan &plan, const ChunkArgs &args, ChunkMaps *maps) {
+  const Encode with = find_encode();
+  if (!with) return false;
+  const KvShape &k = args.score.keys;
+  const int32_t c = args.chunk_size, chunks = k.kv_len / c;
+  const cuuint64_t by_head = stride(k.num_kv_heads, k.stride_head);
+  const cuuint64_t by_batch = stride(k.batch, k.stride_batch);
+  const cuuint64_t heads = size(k.num_kv_heads), batch = size(k.batch), dim = size(k.head_dim);
+  const cuuint64_t chunk_sizes[5] = {dim, size(chunks), size(c), heads, batch};
+  const cuuint64_t chunk_strides[4] = {stride(chunks, c * k.stride_token),
+                                       stride(c, k.stride_token), by_head, by_batch};
+  const cuuint32_t chunk_box[5] = {64, CKV_TILE_CHUNKS, static_cast<cuuint32_t>(c / args.parts), 1,
+                                   1};
+  const cuuint64_t row_sizes[4] = {dim, size(k.kv_len), heads, batch};
+  const cuuint64_t row_strides[3] = {stride(k.kv_len, k.stride_token), by_head, by_batch};
+  const cuuint32_t row_box[4] = {64, CKV_MAX_WINDOW, 1, 1};
+  for (int32_t l = 0; l < args.score.num_layers; l++) {
+    const void *keys = args.score.layers[l].keys;
+    if (!encode(with, plan.bf16, &maps->chunks[l], keys, 5, chunk_sizes, chunk_strides,
+                chunk_box) ||
+        !encode(with, plan.bf16, &maps->rows[l], keys, 4, row_sizes, row_strides, row_box)) {
+      return false;
+    }
+  }
+  return encode_queries(with, plan.bf16, args.score, &maps->queries);
 }

@@ -4,6 +4,7 @@
 
 #include <cuda.h>
 
+#include "chunk_args.cuh"
 #include "score_plan.h"
 
 struct ScoreMaps {
@@ -15,7 +16,14 @@ struct ScoreMaps {
   int32_t block_heads;
 };
 
+struct ChunkMaps {
+  CUtensorMap queries;                   // as above
+  CUtensorMap chunks[CKV_CHUNK_LAYERS];  // [batch][kv head][token of a chunk][chunk][head_dim]
+  CUtensorMap rows[CKV_CHUNK_LAYERS];    // [batch][kv head][token][head_dim]
+};
+
 // false: the driver does not take them, and keys come another way.
+bool ckv_chunk_maps(const ScorePlan &plan, const ChunkArgs &args, ChunkMaps *maps);
 bool ckv_score_maps(const ScorePlan &plan, const ScoreArgs &args, ScoreMaps *maps);
 
 #endif

@@ -1,10 +1,12 @@
 // Stage two on the device. The rules are those of src/select/; so are the bits of chunk scores.
 #include "select_rules.cuh"
+#include "select_tokens.cuh"
 
 #include <algorithm>
 
 #include "host.h"
 #include "ptx.cuh"
+#include "select.h"
 #include "stages.h"
 #include "workspace.h"
 
@@ -15,9 +17,10 @@ static __device__ void keep_range(int32_t *indices, int32_t at, int32_t begin, i
 }
 
 // Elements of `size` tokens each compete for budget.rest places. Returns how many are kept.
-static __device__ int32_t select_best(BlockShared &shared, const SelectArgs &a, const float *scores,
+template <typename TokenScores>
+static __device__ int32_t select_best(BlockShared &shared, const SelectArgs &a,
                                       const float *elements, int32_t size, const Budget &budget,
-                                      int32_t n, int32_t *indices) {
+                                      int32_t n, int32_t *indices, TokenScores token_scores) {
   const int32_t num = (budget.len + size - 1) / size;
   const int32_t k = min(budget.rest / size, num);
   uint64_t last = 0;
@@ -30,10 +33,10 @@ static __device__ int32_t select_best(BlockShared &shared, const SelectArgs &a, 
 
   if (threadIdx.x == 0) shared.num_runs = 0;
   __syncthreads();
-  if (a.chunk_scores && a.params.fill == CKV_FILL_EXACT) {
+  if (a.params.method == CKV_METHOD_CHUNKKV && a.params.fill == CKV_FILL_EXACT) {
     // Only the last chunk can be short.
     const int32_t taken = k * size - (num > 0 && chosen(num - 1) ? size - length(num - 1) : 0);
-    find_runs(shared, a, scores, elements, num, budget, last, budget.rest - taken);
+    find_runs(shared, a, elements, num, budget, last, budget.rest - taken, token_scores);
   }
 
   const int32_t own = (num + CKV_SELECT_THREADS - 1) / CKV_SELECT_THREADS;
@@ -62,7 +65,8 @@ static __device__ int32_t select_best(BlockShared &shared, const SelectArgs &a, 
 }
 
 static __global__ void __launch_bounds__(CKV_SELECT_THREADS)
-    select_kernel(const __grid_constant__ SelectArgs a) {
+    select_kernel(const __grid_constant__ SelectArgs a,
+                  const __grid_constant__ TokenSource source) {
   __shared__ BlockShared shared;
   extern __shared__ float tile[];
   ckv_chain();
@@ -87,15 +91,20 @@ static __global__ void __launch_bounds__(CKV_SELECT_THREADS)
     kept = p.budget;
   } else {
     const Budget budget = split_budget(p, n);
-    const float *scores = a.scores[layer] + set * a.kv_len;
+    const bool chunks = p.method == CKV_METHOD_CHUNKKV;
+    const float *scores = a.scores[layer] + set * (a.has_chunks ? a.max_chunks : a.kv_len);
     const float *elements = scores;
     bool nan = false;
-    if (a.chunk_scores) {
-      float *chunks = a.max_chunks <= SHARED_CHUNKS
-                          ? tile + TILE_TOKENS
-                          : a.chunk_scores + static_cast<int64_t>(sequence) * a.max_chunks;
-      nan = sum_chunks(p, scores, budget.len, chunks, tile);
-      elements = chunks;
+    if (chunks) {
+      float *own = a.max_chunks <= SHARED_CHUNKS ? tile + TILE_TOKENS : a.chunk_scores;
+      if (own == a.chunk_scores && own) own += static_cast<int64_t>(sequence) * a.max_chunks;
+      if (!a.has_chunks) {
+        nan = sum_chunks(p, scores, budget.len, own, tile);
+        elements = own;
+      } else if (a.max_chunks <= SHARED_CHUNKS) {
+        for (int32_t j = threadIdx.x; j < a.max_chunks; j += CKV_SELECT_THREADS) own[j] = scores[j];
+        elements = own;
+      }
     } else {
       for (int32_t t = threadIdx.x; t < budget.len; t += CKV_SELECT_THREADS) {
         nan |= scores[t] != scores[t];
@@ -108,8 +117,13 @@ static __global__ void __launch_bounds__(CKV_SELECT_THREADS)
       }
       return;
     }
-    kept = select_best(shared, a, scores, elements, a.chunk_scores ? p.chunk_size : 1, budget, n,
-                       indices);
+    const auto token_scores = [&](int32_t begin, int32_t end) -> const float * {
+      if (!a.has_chunks) return scores + begin;
+      ckv_score_tokens(source, layer, b, begin, end, tile);
+      return tile;
+    };
+    kept = select_best(shared, a, elements, chunks ? p.chunk_size : 1, budget, n, indices,
+                       token_scores);
   }
   if (threadIdx.x == 0 && head == 0) a.lens[layer][b] = kept;
 }
@@ -162,8 +176,17 @@ ckv_status ckv_cuda_chunk_scores(const ckv_cuda_call *call, const ckv_params *pa
 
 ckv_status ckv_cuda_select(const ckv_cuda_call *call, const ckv_params *params,
                            const ckv_scores *scores, int32_t num_layers, const ckv_kept *kept) {
+  return ckv_cuda_select_from(call, params, scores, num_layers, kept, nullptr, nullptr);
+}
+
+ckv_status ckv_cuda_select_from(const ckv_cuda_call *call, const ckv_params *params,
+                                const ckv_scores *scores, int32_t num_layers, const ckv_kept *kept,
+                                const TokenSource *of_chunks, const ckv_layer *layers) {
   if (num_layers == 0 || scores[0].batch == 0) return CKV_OK;
   SelectArgs a{};
+  TokenSource source{};
+  if (of_chunks) source = *of_chunks;
+  a.has_chunks = of_chunks != nullptr;
   a.params = *params;
   a.kv_lens = scores[0].kv_lens;
   a.kv_len = scores[0].kv_len;
@@ -172,7 +195,8 @@ ckv_status ckv_cuda_select(const ckv_cuda_call *call, const ckv_params *params,
   uint8_t *base = static_cast<uint8_t *>(call->workspace);
   a.fault = reinterpret_cast<uint32_t *>(base);
   const bool chunks = params->method == CKV_METHOD_CHUNKKV;
-  if (chunks) a.chunk_scores = reinterpret_cast<float *>(base + CKV_WORKSPACE_HEADER);
+  const bool sums = chunks && !of_chunks;
+  if (sums) a.chunk_scores = reinterpret_cast<float *>(base + CKV_WORKSPACE_HEADER);
   ckv_status status = ckv_cuda_check(
       call,
       cudaFuncSetAttribute(select_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, TILE_BYTES),
@@ -184,10 +208,11 @@ ckv_status ckv_cuda_select(const ckv_cuda_call *call, const ckv_params *params,
            kept[first + count].num_heads == kept[first].num_heads) {
       count++;
     }
+    source.first_layer = first;
     a.num_heads = kept[first].num_heads;
     a.capacity = kept[first].capacity;
     const int64_t bytes = CKV_WORKSPACE_HEADER +
-                          (chunks ? static_cast<int64_t>(count) * a.batch * a.max_chunks * 4 : 0);
+                          (sums ? static_cast<int64_t>(count) * a.batch * a.max_chunks * 4 : 0);
     if (bytes > call->workspace_bytes) {
       return ckv_cuda_fail(
           call, CKV_ERROR_OUT_OF_MEMORY, "Expected a workspace of %lld bytes but found %lld",
@@ -195,13 +220,15 @@ ckv_status ckv_cuda_select(const ckv_cuda_call *call, const ckv_params *params,
     }
     for (int32_t l = 0; l < count; l++) {
       a.scores[l] = scores[first + l].data;
+      if (of_chunks) source.data[l] = layers[first + l].keys->data;
       a.indices[l] = kept[first + l].indices;
       a.lens[l] = kept[first + l].lens;
     }
     status = ckv_cuda_check(
         call,
         ckv_cuda_launch(select_kernel, static_cast<int64_t>(count) * a.batch * a.num_heads,
-                        CKV_SELECT_THREADS, chunks ? TILE_BYTES : 0, ckv_cuda_stream(call), a),
+                        CKV_SELECT_THREADS, chunks ? TILE_BYTES : 0, ckv_cuda_stream(call), a,
+                        source),
         "the select kernel to start");
   }
   return status;

@@ -10,6 +10,21 @@
 constexpr int CKV_SELECT_LAYERS = 64;
 constexpr int CKV_SELECT_THREADS = 1024;
 
+// Scores of single tokens are made when they are asked for, where chunk scores came without them: from
+// the log-sum-exps of all rows, of all layers.
+struct TokenSource {
+  KvShape keys;
+  int32_t rows, row_block, row_blocks;  // query rows, see score_args.cuh
+  int32_t packed_dim;
+  bool bf16;
+  float logit_scale, cap, cap_scale;
+  const uint8_t *queries;    // [unit][row_block][packed_dim]
+  const float *unit_scale;   // [unit]
+  const float *log_sum_exp;  // [unit][row_block]
+  int32_t first_layer;       // of the launch: queries and sums are of all
+  const void *data[CKV_SELECT_LAYERS];
+};
+
 struct SelectArgs {
   ckv_params params;
   const int32_t *kv_lens;
@@ -17,7 +32,8 @@ struct SelectArgs {
   int32_t max_chunks;   // entries of a row of chunk_scores
   float *chunk_scores;  // [layer, batch, max_chunks]; NULL: tokens compete
   uint32_t *fault;
-  const float *scores[CKV_SELECT_LAYERS];
+  bool has_chunks;                         // scores are of chunks: [batch, max_chunks]
+  const float *scores[CKV_SELECT_LAYERS];  // [batch, heads, kv_len]
   int32_t *indices[CKV_SELECT_LAYERS];
   int32_t *lens[CKV_SELECT_LAYERS];
 };

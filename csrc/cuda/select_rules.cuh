@@ -68,14 +68,13 @@ static __device__ bool sum_chunks(const ckv_params &p, const float *scores, int3
   return nan;
 }
 
-// Where the `length` neighbouring scores with the highest sum begin; the first on ties.
-static __device__ int32_t best_run(const float *scores, int32_t begin, int32_t end,
-                                   int32_t length) {
+// Where the `length` neighbours of `n` scores with the highest sum begin; the first on ties.
+static __device__ int32_t best_run(const float *scores, int32_t n, int32_t length) {
   double sum = 0;
-  for (int32_t t = begin; t < begin + length; t++) sum += scores[t];
+  for (int32_t t = 0; t < length; t++) sum += scores[t];
   double best = sum;
-  int32_t best_begin = begin;
-  for (int32_t t = begin + length; t < end; t++) {
+  int32_t best_begin = 0;
+  for (int32_t t = length; t < n; t++) {
     sum += static_cast<double>(scores[t]) - scores[t - length];
     if (sum > best) {
       best = sum;
@@ -86,9 +85,11 @@ static __device__ int32_t best_run(const float *scores, int32_t begin, int32_t e
 }
 
 // What is left of the budget goes to the next best chunks, each in full or, the last, its best run.
-static __device__ void find_runs(BlockShared &shared, const SelectArgs &a, const float *scores,
-                                 const float *chunks, int32_t num_chunks, const Budget &budget,
-                                 uint64_t rank, int32_t rest) {
+// token_scores(begin, end): of those tokens, for all threads.
+template <typename TokenScores>
+static __device__ void find_runs(BlockShared &shared, const SelectArgs &a, const float *chunks,
+                                 int32_t num_chunks, const Budget &budget, uint64_t rank,
+                                 int32_t rest, TokenScores token_scores) {
   const int32_t c = a.params.chunk_size;
   while (rest > 0 && shared.num_runs < 2) {
     uint64_t next = UINT64_MAX;
@@ -101,9 +102,11 @@ static __device__ void find_runs(BlockShared &shared, const SelectArgs &a, const
     const int32_t chunk = static_cast<int32_t>(rank & 0xffffffffu), begin = chunk * c;
     const int32_t end = budget.len - begin > c ? begin + c : budget.len;
     const int32_t length = min(rest, end - begin);
+    const float *scores = length < end - begin ? token_scores(begin, end) : nullptr;
     if (threadIdx.x == 0) {
       shared.run_chunk[shared.num_runs] = chunk;
-      shared.run_begin[shared.num_runs] = best_run(scores, begin, end, length);
+      shared.run_begin[shared.num_runs] =
+          begin + (scores ? best_run(scores, end - begin, length) : 0);
       shared.run_length[shared.num_runs++] = length;
     }
     rest -= length;

@@ -18,6 +18,14 @@ ckv_status ckv_cuda_score(const ckv_cuda_call *call, const ckv_params *params,
 ckv_status ckv_cuda_chunk_scores(const ckv_cuda_call *call, const ckv_params *params,
                                  const ckv_scores *scores, float *chunk_scores);
 
+ckv_status ckv_cuda_score_chunks(const ckv_cuda_call *call, const ckv_params *params,
+                                 const ckv_layer *layer, const ckv_scores *scores,
+                                 float *chunk_scores);
+
+ckv_status ckv_cuda_choose(const ckv_cuda_call *call, const ckv_params *params,
+                           const ckv_layer *layers, int32_t num_layers, const ckv_scores *scores,
+                           const ckv_kept *kept);
+
 ckv_status ckv_cuda_select(const ckv_cuda_call *call, const ckv_params *params,
                            const ckv_scores *scores, int32_t num_layers, const ckv_kept *kept);
 

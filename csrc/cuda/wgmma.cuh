@@ -60,6 +60,19 @@ __device__ inline void ckv_pin(float (&acc)[N]) {
       : CKV_ACC8(acc, 0), CKV_ACC8(acc, 8), CKV_ACC8(acc, 16), CKV_ACC8(acc, 24),            \
         CKV_ACC8(acc, 32), CKV_ACC8(acc, 40), CKV_ACC8(acc, 48), CKV_ACC8(acc, 56)           \
       : "l"(a), "l"(b), "r"(add))
+#define CKV_WGMMA_160(type)                                                                  \
+  asm volatile(                                                                              \
+      "{.reg .pred p; setp.ne.b32 p, %82, 0;\n"                                              \
+      "wgmma.mma_async.sync.aligned.m64n160k16.f32." type "." type                           \
+      " {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22," \
+      "%23,%24,%25,%26,%27,%28,%29,%30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43," \
+      "%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63,%64," \
+      "%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79},"                        \
+      " %80, %81, p, 1, 1, 0, 0;}\n"                                                         \
+      : CKV_ACC8(acc, 0), CKV_ACC8(acc, 8), CKV_ACC8(acc, 16), CKV_ACC8(acc, 24),            \
+        CKV_ACC8(acc, 32), CKV_ACC8(acc, 40), CKV_ACC8(acc, 48), CKV_ACC8(acc, 56),          \
+        CKV_ACC8(acc, 64), CKV_ACC8(acc, 72)                                                 \
+      : "l"(a), "l"(b), "r"(add))
 
 // acc[N / 2] of a thread (+)= 64 rows of a by N rows of b over 16 columns.
 // acc[4 j + e]: row lane / 4 + 8 (e / 2) of the warp's 16, column 8 j + 2 (lane % 4) + e % 2.
@@ -74,6 +87,12 @@ __device__ inline void ckv_wgmma(float (&acc)[64], uint64_t a, uint64_t b, int a
 }
 __device__ inline void ckv_wgmma(float (&acc)[64], uint64_t a, uint64_t b, int add, __nv_bfloat16) {
   CKV_WGMMA_128("bf16");
+}
+__device__ inline void ckv_wgmma(float (&acc)[80], uint64_t a, uint64_t b, int add, __half) {
+  CKV_WGMMA_160("f16");
+}
+__device__ inline void ckv_wgmma(float (&acc)[80], uint64_t a, uint64_t b, int add, __nv_bfloat16) {
+  CKV_WGMMA_160("bf16");
 }
 
 #endif

@@ -10,5 +10,6 @@ ckv_status ckv_cuda_workspace_size(const ckv_cuda_call *call, const ckv_params *
   *bytes = std::max(ckv_cuda_select_bytes(params, layers, num_layers),
                     ckv_cuda_compact_bytes(params, layers, num_layers));
   *bytes = std::max(*bytes, CKV_WORKSPACE_HEADER);
-  return ckv_cuda_score_bytes(call, params, layers, num_layers, bytes);
+  const ckv_status status = ckv_cuda_score_bytes(call, params, layers, num_layers, bytes);
+  return status ? status : ckv_cuda_chunk_bytes(call, params, layers, num_layers, bytes);
 }

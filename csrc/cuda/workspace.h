@@ -35,6 +35,8 @@ inline int64_t ckv_cuda_row_bytes(int32_t dtype, int64_t elements) {
 // What each stage takes of the workspace: raises *bytes to it.
 ckv_status ckv_cuda_score_bytes(const ckv_cuda_call *call, const ckv_params *params,
                                 const ckv_layer *layers, int32_t num_layers, int64_t *bytes);
+ckv_status ckv_cuda_chunk_bytes(const ckv_cuda_call *call, const ckv_params *params,
+                                const ckv_layer *layers, int32_t num_layers, int64_t *bytes);
 int64_t ckv_cuda_select_bytes(const ckv_params *params, const ckv_layer *layers,
                               int32_t num_layers);
 int64_t ckv_cuda_compact_bytes(const ckv_params *params, const ckv_layer *layers,

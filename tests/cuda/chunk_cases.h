@@ -92,6 +92,38 @@ static problem chunk_problem(int32_t dim, int64_t most_steps) {
   return p;
 }
 
+// What one pass over the keys is for, on Hopper: chunks of 8 and 10 and their multiples, full and
+// broken tiles of 16 of them, more rows than a unit has, logits far apart.
+static problem one_pass_problem(int32_t dim, int64_t most_steps) {
+  const int32_t dtype = test_int(CKV_F16, CKV_BF16);
+  const int32_t window = test_int(0, 1) ? 32 : test_int(1, 64);
+  const int32_t group = 64 / window + 1 + test_int(0, 3);
+  const int32_t chunks[] = {8, 10, 16, 20, 24, 30, 64, 160};
+  const int32_t chunk = test_int(0, 1) ? 10 : chunks[test_int(0, 7)], tile = 16 * chunk;
+  const int32_t lengths[] = {1,    chunk,    chunk + 1,    tile - 1,
+                             tile, tile + 1, 5 * tile + 3, 40 * tile};
+  const int32_t pick = test_int(0, 9);
+  int32_t n = window + (pick < 8 ? lengths[pick] : test_int(1, 9000));
+  if ((int64_t)group * window * n * dim > most_steps) n = window + test_int(1, tile + 1);
+  int32_t heads = test_int(1, 5), batch = test_int(0, 1) ? 1 : test_int(2, 4);
+  while ((int64_t)batch * heads * group * window * n * dim > most_steps && batch * heads > 1) {
+    if (batch > 1) {
+      batch--;
+    } else {
+      heads--;
+    }
+  }
+  plain_rows = true;
+  problem p = make_problem(dtype, test_int(0, 2) ? dtype : test_int(0, 2), dim, heads, group, batch,
+                           n, window);
+  plain_rows = false;
+  p.params.chunk_size = chunk;
+  p.params.chunk_reduce = test_int(0, 3) ? CKV_REDUCE_SUM : CKV_REDUCE_MEAN;
+  if (test_int(0, 3) == 0) p.params.scale = test_int(0, 1) ? 3 : 0.05f + 0.2f * test_float();
+  if (test_int(0, 3) == 0) p.params.logit_softcap = 5 + 50 * test_float();
+  return p;
+}
+
 static void test_chunks(bool quick) {
   static const int32_t DIMS[] = {40, 64, 80, 96, 128, 128, 256};
   worst_chunk = 0;
@@ -99,6 +131,10 @@ static void test_chunks(bool quick) {
   for (int32_t round = 0; round < (quick ? 4 : 20); round++) {
     for (int32_t d = 0; d < 7; d++) {
       problem p = chunk_problem(DIMS[d], quick ? 30000000 : 1000000000);
+      check_score_chunks(&p);
+      free_problem(&p);
+      if (DIMS[d] > 128) continue;
+      p = one_pass_problem(DIMS[d], quick ? 30000000 : 1000000000);
       check_score_chunks(&p);
       free_problem(&p);
     }

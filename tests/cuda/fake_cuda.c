@@ -154,8 +154,14 @@ static ckv_status chunk_scores(const ckv_cuda_call *call, const ckv_params *para
   return end(call, context, status, false);
 }
 
-static ckv_status choose(const ckv_cuda_call *call, const ckv_params *params,
-                         const ckv_scores *scores, int32_t num_layers, const ckv_kept *kept) {
+static ckv_status score_chunks(const ckv_cuda_call *call, const ckv_params *params,
+                               const ckv_layer *layer, const ckv_scores *scores, float *out) {
+  const ckv_status status = score(call, params, layer, 1, scores);
+  return status ? status : chunk_scores(call, params, scores, out);
+}
+
+static ckv_status pick(const ckv_cuda_call *call, const ckv_params *params,
+                       const ckv_scores *scores, int32_t num_layers, const ckv_kept *kept) {
   ckv_status status;
   ckv_context *context = begin(call, &status);
   if (!context) return status;
@@ -164,6 +170,13 @@ static ckv_status choose(const ckv_cuda_call *call, const ckv_params *params,
     status = ckv_select(context, params, &scores[l], &out);
   }
   return end(call, context, status, false);
+}
+
+static ckv_status choose(const ckv_cuda_call *call, const ckv_params *params,
+                         const ckv_layer *layers, int32_t num_layers, const ckv_scores *scores,
+                         const ckv_kept *kept) {
+  const ckv_status status = score(call, params, layers, num_layers, scores);
+  return status ? status : pick(call, params, scores, num_layers, kept);
 }
 
 static ckv_status compact(const ckv_cuda_call *call, const ckv_kv_view *const *src,
@@ -202,7 +215,9 @@ __attribute__((visibility("default"))) const ckv_cuda_api *ckv_cuda_api_get(uint
       .prepare = prepare,
       .score = score,
       .chunk_scores = chunk_scores,
-      .select = choose,
+      .score_chunks = score_chunks,
+      .select = pick,
+      .choose = choose,
       .compact = compact,
       .fault = fault,
   };

@@ -131,10 +131,16 @@ static void query_layout(problem *p, int32_t dtype, int32_t num_q_heads) {
   memset((void *)(uintptr_t)q->data, 0xff, (size_t)q->size_bytes);
 }
 
+// Rows that the tensor copy engine reads in strides, all sequences of one length: what chunk scores
+// are made of in one pass. Else so is one problem in four.
+static bool plain_rows;
+
 // A problem of these sizes; the rest is random.
 static problem make_problem(int32_t dtype, int32_t query_dtype, int32_t head_dim, int32_t kv_heads,
                             int32_t group, int32_t batch, int32_t kv_len, int32_t window) {
-  problem p = {.layout = (enum layout)test_int(0, LAYOUTS - 1)};
+  const bool plain = plain_rows || test_int(0, 3) == 0;
+  problem p = {.layout = plain ? (test_int(0, 1) ? ROWS : TOKEN_MAJOR)
+                               : (enum layout)test_int(0, LAYOUTS - 1)};
   ckv_default_params(&p.params);
   p.params.window = window;
   p.params.budget = test_int(1, kv_len + 3);
@@ -144,7 +150,7 @@ static problem make_problem(int32_t dtype, int32_t query_dtype, int32_t head_dim
                          .num_kv_heads = kv_heads,
                          .head_dim = head_dim,
                          .kv_len = kv_len};
-  p.keys.kv_lens = random_lens(batch, kv_len);
+  p.keys.kv_lens = plain ? NULL : random_lens(batch, kv_len);
   layout_view(&p.keys, p.layout, test_int(0, 3));
   p.keys.data = host_alloc(p.keys.size_bytes);
   memset(p.keys.data, 0xff, (size_t)p.keys.size_bytes);  // NaN where no row is

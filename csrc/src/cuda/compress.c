@@ -59,8 +59,7 @@ ckv_status ckv_queue_score_chunks(ckv_context *ctx, const ckv_params *params,
                              .data = (float *)((char *)ctx->cuda->workspace + stages),
                              .count = scores_per_layer(params, keys)};
   const ckv_cuda_call call = ckv_cuda_call_of(ctx);
-  status = ctx->cuda->api->score(&call, params, &layer, 1, &scores);
-  return status ? status : ctx->cuda->api->chunk_scores(&call, params, &scores, chunk_scores);
+  return ctx->cuda->api->score_chunks(&call, params, &layer, &scores, chunk_scores);
 }
 
 // What the library is handed, one array each.
@@ -105,9 +104,10 @@ static ckv_status choose(ckv_context *ctx, const ckv_params *params, const ckv_l
                                 .count = count};
   }
   const ckv_cuda_call call = ckv_cuda_call_of(ctx);
-  ckv_status status = CKV_OK;
-  if (count > 0) status = ctx->cuda->api->score(&call, params, t->leaders, leaders, t->scores);
-  return status ? status : ctx->cuda->api->select(&call, params, t->scores, leaders, t->chosen);
+  if (count > 0) {
+    return ctx->cuda->api->choose(&call, params, t->leaders, leaders, t->scores, t->chosen);
+  }
+  return ctx->cuda->api->select(&call, params, t->scores, leaders, t->chosen);
 }
 
 // Layers that reuse a selection are told it, too: kept is filled in for every layer.

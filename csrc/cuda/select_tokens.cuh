@@ -1,0 +1,96 @@
+// Scores of a few tokens from queries, keys and log-sum-exps: a thread block multiplies all rows of a
+// sequence by 16 keys at a time.
+#ifndef CKV_SELECT_TOKENS_CUH
+#define CKV_SELECT_TOKENS_CUH
+
+#include "mma.cuh"
+#include "score_epilogue.cuh"
+#include "select.cuh"
+
+constexpr int CKV_TOKENS_AT_ONCE = 16;
+
+// Two elements of a row, 0 past its end or where there is no row.
+__device__ inline uint32_t ckv_two_elements(const uint8_t *row, int32_t at, int32_t dim) {
+  return row && at < dim ? __ldg(reinterpret_cast<const uint32_t *>(row + 2 * at)) : 0;
+}
+
+// A warp's sums over its rows of 16 keys' attention: lanes 0 to 3 have keys 2 lane and 2 lane + 1, lanes 4
+// to 7 those 8 further.
+template <typename T>
+__device__ inline float2 ckv_sum_columns(const TokenSource &s, int64_t first_unit, int32_t layer,
+                                         int32_t b, int32_t begin, int32_t end) {
+  const int lane = threadIdx.x % 32, pair = lane % 4 * 2;
+  const int32_t of_unit = s.row_block / 16, parts = s.keys.num_kv_heads * s.row_blocks * of_unit;
+  const uint8_t *data = static_cast<const uint8_t *>(s.data[layer]);
+  float2 sums[2] = {};  // of key groups: columns pair and pair + 1
+  for (int32_t part = threadIdx.x / 32; part < parts; part += CKV_SELECT_THREADS / 32) {
+    const int32_t of_sequence = part / of_unit, head = of_sequence / s.row_blocks;
+    const int64_t unit = first_unit + of_sequence;
+    const int32_t row = part % of_unit * 16 + lane / 4;
+    const uint8_t *rows =
+        s.queries + 2 * (unit * s.row_block + row) * static_cast<int64_t>(s.packed_dim);
+    const uint8_t *keys[2];
+    for (int k = 0; k < 2; k++) {
+      const int32_t t = begin + 8 * k + lane / 4;
+      keys[k] = t < end ? data + s.keys.offset(b, head, t) : nullptr;
+    }
+    float acc[2][4] = {};
+#pragma unroll 4
+    for (int32_t at = pair; at < s.packed_dim; at += 16) {
+      uint32_t of_rows[4];
+      for (int i = 0; i < 4; i++) {
+        of_rows[i] =
+            ckv_two_elements(rows + i % 2 * 16 * s.packed_dim, at + i / 2 * 8, s.packed_dim);
+      }
+      for (int k = 0; k < 2; k++) {
+        ckv_mma(acc[k], of_rows, ckv_two_elements(keys[k], at, s.keys.head_dim),
+                ckv_two_elements(keys[k], at + 8, s.keys.head_dim), T{});
+      }
+    }
+    const float by = s.unit_scale[unit];
+    const float *lse = s.log_sum_exp + unit * s.row_block + row;
+    for (int k = 0; k < 2; k++) {
+      const float scale = ckv_cap_logits(s, by, acc[k]);
+      for (int i = 0; i < 4; i++) {
+        const int32_t index = of_sequence % s.row_blocks * s.row_block + row + i / 2 * 8;
+        const float p = index < s.rows ? ckv_exp2(fmaf(acc[k][i], scale, -lse[i / 2 * 8])) : 0;
+        (i % 2 ? sums[k].y : sums[k].x) += p;
+      }
+    }
+  }
+  for (int k = 0; k < 2; k++) {
+    for (int other = 4; other < 32; other *= 2) {
+      sums[k].x += __shfl_xor_sync(0xffffffffu, sums[k].x, other);
+      sums[k].y += __shfl_xor_sync(0xffffffffu, sums[k].y, other);
+    }
+  }
+  return lane / 4 % 2 ? sums[1] : sums[0];
+}
+
+// out[i], in shared memory: the score of token begin + i; of all threads of the block.
+__device__ inline void ckv_score_tokens(const TokenSource &s, int32_t layer, int32_t b,
+                                        int32_t begin, int32_t end, float *out) {
+  constexpr int WARPS = CKV_SELECT_THREADS / 32;
+  __shared__ float of_warp[WARPS][CKV_TOKENS_AT_ONCE];
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int64_t units = static_cast<int64_t>(s.keys.num_kv_heads) * s.row_blocks;
+  const int64_t first_unit =
+      (static_cast<int64_t>(s.first_layer + layer) * s.keys.batch + b) * units;
+  for (int32_t first = begin; first < end; first += CKV_TOKENS_AT_ONCE) {
+    const float2 sums = s.bf16 ? ckv_sum_columns<__nv_bfloat16>(s, first_unit, layer, b, first, end)
+                               : ckv_sum_columns<__half>(s, first_unit, layer, b, first, end);
+    if (lane < 8) {
+      of_warp[warp][lane / 4 * 8 + lane % 4 * 2] = sums.x;
+      of_warp[warp][lane / 4 * 8 + lane % 4 * 2 + 1] = sums.y;
+    }
+    __syncthreads();
+    if (threadIdx.x < CKV_TOKENS_AT_ONCE && first + static_cast<int32_t>(threadIdx.x) < end) {
+      float sum = 0;
+      for (int i = 0; i < WARPS; i++) sum += of_warp[i][threadIdx.x];
+      out[first - begin + threadIdx.x] = sum;
+    }
+    __syncthreads();
+  }
+}
+
+#endif
