@@ -5,7 +5,7 @@
 #include "workspace.h"
 
 // Sums of one launch: enough layers at once to fill the card, few enough to stay near the L2 cache.
-static constexpr int64_t LAUNCH_BYTES = 64 << 20;
+static constexpr int64_t LAUNCH_BYTES = 128 << 20;
 static constexpr int32_t MAX_CHUNK = 512;
 static constexpr int64_t MAX_TILES = 1 << 30;
 

@@ -212,12 +212,12 @@ struct ChunkPass {
     if (lane == 0) ckv_add_release(&a.score.pass1_done[unit], 1);
   }
 
+  __device__ void begin_keys() {
+    if (!loads()) return;
+    for (int32_t i = pair; i < Tiles::STAGES && begin + i < end; i += CKV_CHUNK_PAIRS) load_keys(i);
+  }
+
   __device__ void run() {
-    if (loads()) {
-      for (int32_t i = pair; i < Tiles::STAGES && begin + i < end; i += CKV_CHUNK_PAIRS) {
-        load_keys(i);
-      }
-    }
     int32_t index = 0, segments = 0;
     for (int32_t at = begin; at < end; segments++) {
       const ChunkSegment segment(a, at, end);
@@ -295,7 +295,6 @@ __global__ void __launch_bounds__(CKV_CHUNK_THREADS, 1)
     for (int i = 0; i < CKV_CHUNK_PAIRS; i++) ckv_mbarrier_init(&shared.turn[i], OF_PAIR);
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   }
-  ckv_chain();
   __syncthreads();
   const int group = threadIdx.x / 128, warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
   const int32_t block = static_cast<int32_t>(blockIdx.x);
@@ -313,6 +312,8 @@ __global__ void __launch_bounds__(CKV_CHUNK_THREADS, 1)
             a.begin_of(block),
             a.begin_of(block + 1),
             policy};
+  pass.begin_keys();  // the engine's, not the kernel's before this one: see score_prepare.cuh
+  ckv_chain();
   pass.run();
   if (group == 0) pass.combine();
 #endif

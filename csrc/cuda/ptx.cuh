@@ -47,11 +47,19 @@ __device__ inline void ckv_add_release(uint32_t *count, uint32_t value) {
 
 // A kernel of ours may start while the one before it ends. Its first act is to let the next one
 // start in turn, and to wait until all that came before is done and seen. Nothing before sm_90.
-__device__ inline void ckv_chain() {
+__device__ inline void ckv_let_next_start() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+__device__ inline void ckv_wait_for_previous() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
+}
+__device__ inline void ckv_chain() {
+  ckv_let_next_start();
+  ckv_wait_for_previous();
 }
 
 // A barrier among some warps of a thread block.

@@ -26,7 +26,9 @@ struct QuerySource {
 template <typename T>
 __global__ void ckv_score_prepare_kernel(const __grid_constant__ ScoreArgs a,
                                          const __grid_constant__ QuerySource source) {
-  ckv_chain();
+  // Once all its blocks have begun, what came before them is done: the next kernel may read keys at once.
+  ckv_wait_for_previous();
+  ckv_let_next_start();
   constexpr int WARPS = CKV_PREPARE_THREADS / 32;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int32_t blocks = a.row_block / WARPS, unit = blockIdx.x / blocks;
@@ -73,6 +75,7 @@ __global__ void ckv_score_prepare_kernel(const __grid_constant__ ScoreArgs a,
               (static_cast<int64_t>(unit) * a.row_block + own) * a.packed_dim;
   const float scale = exp2f(static_cast<float>(shift / 2));  // in two steps: it may not fit in one
   const float rest = exp2f(static_cast<float>(shift - shift / 2));
+#pragma unroll 4
   for (int32_t i = lane; i < a.packed_dim; i += 32) {
     const float value = row && i < dim ? ckv_element(source.dtype, row, i) : 0;
     packed[i] = ckv_from_float<T>(value * scale * rest);

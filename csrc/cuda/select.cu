@@ -96,14 +96,18 @@ static __global__ void __launch_bounds__(CKV_SELECT_THREADS)
     const float *elements = scores;
     bool nan = false;
     if (chunks) {
-      float *own = a.max_chunks <= SHARED_CHUNKS ? tile + TILE_TOKENS : a.chunk_scores;
-      if (own == a.chunk_scores && own) own += static_cast<int64_t>(sequence) * a.max_chunks;
+      const bool fits = a.max_chunks <= SHARED_CHUNKS;
+      float *shared_chunks = tile + TILE_TOKENS;
       if (!a.has_chunks) {
-        nan = sum_chunks(p, scores, budget.len, own, tile);
-        elements = own;
-      } else if (a.max_chunks <= SHARED_CHUNKS) {
-        for (int32_t j = threadIdx.x; j < a.max_chunks; j += CKV_SELECT_THREADS) own[j] = scores[j];
-        elements = own;
+        float *sums =
+            fits ? shared_chunks : a.chunk_scores + static_cast<int64_t>(sequence) * a.max_chunks;
+        nan = sum_chunks(p, scores, budget.len, sums, tile);
+        elements = sums;
+      } else if (fits) {
+        for (int32_t j = threadIdx.x; j < a.max_chunks; j += CKV_SELECT_THREADS) {
+          shared_chunks[j] = scores[j];
+        }
+        elements = shared_chunks;
       }
     } else {
       for (int32_t t = threadIdx.x; t < budget.len; t += CKV_SELECT_THREADS) {

@@ -7,7 +7,7 @@
 
 #include "device_view.cuh"
 
-constexpr int CKV_SELECT_LAYERS = 64;
+constexpr int CKV_SELECT_LAYERS = 32;
 constexpr int CKV_SELECT_THREADS = 1024;
 
 // Scores of single tokens are made when they are asked for, where chunk scores came without them: from
