@@ -26,10 +26,11 @@ __global__ void __launch_bounds__(CKV_FINISH_THREADS)
     const int32_t of_sequence = i / a.parts;
     const int64_t unit = static_cast<int64_t>(sequence) * units + of_sequence;
     const int64_t at = (unit * a.tiles + group * a.parts + i % a.parts) * CKV_CHUNK_ROWS + row;
-    const float4 sums = __ldcs(a.sums + at * 4 + threadIdx.x % 4);
-    const float base = __ldcs(a.bases + at);
-    const float lse = __ldcg(a.score.log_sum_exp + unit * CKV_CHUNK_ROWS + row);
+    // Rows that are not there have left nothing.
     const bool counts = of_sequence % a.score.row_blocks * CKV_CHUNK_ROWS + row < a.score.rows;
+    const float4 sums = counts ? __ldcs(a.sums + at * 4 + threadIdx.x % 4) : float4{};
+    const float base = counts ? __ldcs(a.bases + at) : 0;
+    const float lse = __ldcg(a.score.log_sum_exp + unit * CKV_CHUNK_ROWS + row);
     const float weight = counts ? ckv_exp2(base - lse) : 0;
     total.x += sums.x * weight;
     total.y += sums.y * weight;

@@ -32,14 +32,16 @@ bool ckv_chunk_plan(const ScoreDevice &device, const ckv_params *params, const c
   }
   const int32_t c = params->chunk_size, scored = keys->kv_len - params->window;
   plan->positions = positions_of(c);
-  if (!plan->score.tensor || plan->score.args.row_block != CKV_CHUNK_ROWS || scored < 1 ||
-      plan->positions == 0 || divide_up(scored, c) * c > keys->kv_len) {
+  if (!plan->score.tensor || scored < 1 || plan->positions == 0 ||
+      divide_up(scored, c) * c > keys->kv_len) {
     return false;  // the last chunk is read to its end, even where that is the window's
   }
   plan->score.steps = keys->head_dim <= 64 ? 4 : keys->head_dim <= 96 ? 6 : 8;
   ChunkArgs &a = plan->args;
   a.score = plan->score.args;
   a.score.packed_dim = 16 * plan->score.steps;
+  a.score.row_block = CKV_CHUNK_ROWS;  // fewer rows cost no more: keys are what is waited for
+  a.score.row_blocks = static_cast<int32_t>(divide_up(a.score.rows, CKV_CHUNK_ROWS));
   a.scored = scored;
   a.chunk_size = c;
   a.parts = c / plan->positions;

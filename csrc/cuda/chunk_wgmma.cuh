@@ -182,16 +182,15 @@ struct ChunkPass {
     }
   }
 
-  __device__ void store(int32_t unit, int32_t tile, const ChunkRow &row0, const ChunkRow &row1,
-                        const float (&sum)[8]) {
+  __device__ void store(int32_t unit, int32_t tile, int32_t first_row, const ChunkRow &row0,
+                        const ChunkRow &row1, const float (&sum)[8]) {
     const int64_t at = (static_cast<int64_t>(unit) * a.tiles + tile) * CKV_CHUNK_ROWS + row();
+    const int32_t rows = a.score.rows - first_row - row();  // from this thread's on
     float4 *sums = a.sums + at * 4 + lane % 4;
-    __stcg(sums, make_float4(sum[0], sum[1], sum[4], sum[5]));
-    __stcg(sums + 8 * 4, make_float4(sum[2], sum[3], sum[6], sum[7]));
-    if (lane % 4 == 0) {
-      __stcg(a.bases + at, row0.base);
-      __stcg(a.bases + at + 8, row1.base);
-    }
+    if (rows > 0) __stcg(sums, make_float4(sum[0], sum[1], sum[4], sum[5]));
+    if (rows > 8) __stcg(sums + 8 * 4, make_float4(sum[2], sum[3], sum[6], sum[7]));
+    if (rows > 0 && lane % 4 == 0) __stcg(a.bases + at, row0.base);
+    if (rows > 8 && lane % 4 == 0) __stcg(a.bases + at + 8, row1.base);
   }
 
   // Maximum and sum of this warp's rows over the segment's tiles of its pair.
@@ -242,7 +241,7 @@ struct ChunkPass {
         const float scale = ckv_cap_logits(a.score, by, acc);
         mask(acc, tile, first_row);
         sum_chunks(acc, scale, row0, row1, sum);
-        if (tile < a.tiles) store(segment.unit, tile, row0, row1, sum);
+        if (tile < a.tiles) store(segment.unit, tile, first_row, row0, row1, sum);
       }
       leave_rows(segment.unit, row0, row1);
       if (lane == 0) ckv_mbarrier_arrive(&shared.query_empty[slot]);

@@ -97,7 +97,7 @@ static problem chunk_problem(int32_t dim, int64_t most_steps) {
 static problem one_pass_problem(int32_t dim, int64_t most_steps) {
   const int32_t dtype = test_int(CKV_F16, CKV_BF16);
   const int32_t window = test_int(0, 1) ? 32 : test_int(1, 64);
-  const int32_t group = 64 / window + 1 + test_int(0, 3);
+  const int32_t group = test_int(0, 3) ? 64 / window + 1 + test_int(0, 3) : test_int(1, 4);
   const int32_t chunks[] = {8, 10, 16, 20, 24, 30, 64, 160};
   const int32_t chunk = test_int(0, 1) ? 10 : chunks[test_int(0, 7)], tile = 16 * chunk;
   const int32_t lengths[] = {1,    chunk,    chunk + 1,    tile - 1,

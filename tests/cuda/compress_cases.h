@@ -24,7 +24,7 @@ static void make_model(model *m, int32_t method, int32_t most_layers, bool plain
   const int32_t dtype = plain ? test_int(CKV_F16, CKV_BF16) : test_int(CKV_F32, CKV_F8_E4M3);
   const int32_t dim = 32 * test_int(1, 4);
   const int32_t heads = test_int(1, 3), batch = test_int(1, 3), window = test_int(1, 40);
-  const int32_t group = (plain ? 64 / window + 1 : 1) + test_int(0, 3);
+  const int32_t group = (plain && test_int(0, 1) ? 64 / window : 0) + test_int(1, 4);
   plain_rows = plain;
   const int32_t n = test_int(0, 3) ? test_int(1, 500) : test_int(1, 2000);
   for (int32_t l = 0; l < m->num_layers; l++) {
