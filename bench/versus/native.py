@@ -116,6 +116,16 @@ class Library:
         function = self._library.ckv_compress
         self._check(function(self._context, c.byref(params), layers, len(layers), kept))
 
+    def select_layers(self, params, layers, kept):
+        """The first half of compress."""
+        function = self._library.ckv_select_layers
+        self._check(function(self._context, c.byref(params), layers, len(layers), kept))
+
+    def compact_layers(self, layers, kept):
+        """The second half."""
+        function = self._library.ckv_compact_layers
+        self._check(function(self._context, layers, len(layers), kept))
+
     # On a GPU: what a caller's graph needs.
     def set_stream(self, stream):
         self._check(self._library.ckv_context_set_stream(self._context, c.c_void_p(stream)))
