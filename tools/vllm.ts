@@ -21,7 +21,9 @@ export async function testVllm(filter: string | undefined): Promise<Counts> {
   const python = await vllmPython();
   await buildNative(); // the fake CUDA library too
   const filters = filter === undefined ? [] : ["-k", filter];
-  const pytest = [python, "-m", "pytest", "-v", "--color=no", "--durations=5"];
+  // Most of the time engines start, one thread each: two at once take half of it.
+  const two = ["-n", "2", "--dist", "worksteal"];
+  const pytest = [python, "-m", "pytest", "-v", "--color=no", "--durations=5", ...two];
   const { code, output } = await tee([
     ...pytest,
     // No cache folder in the repository.
