@@ -5,7 +5,17 @@
  */
 import { totalmem } from "node:os";
 import type { Command } from "commander";
-import { Compressor, type Dtype, DTYPES, type Isa, ISAS, MAX_WINDOW } from "chunkkv";
+import {
+  ChunkKvError,
+  type ChunkKvErrorCode,
+  Compressor,
+  type Dtype,
+  DTYPES,
+  type Isa,
+  ISAS,
+  MAX_WINDOW,
+  rowBytes,
+} from "chunkkv";
 import { USUAL } from "../kernels/device_measure.ts";
 import { deviceReport, measureOnDevice } from "../kernels/device_report.ts";
 import { higher, type Limits, measureLimits } from "../kernels/limits.ts";
@@ -89,7 +99,8 @@ async function kernels(given: Given, command: Command): Promise<void> {
   const dtype = given.dtype ?? (given.device === "cuda" ? "bf16" : "f16");
   const options = { ...given, dtype };
   if (options.device === "cuda") return await kernelsOnDevice(options, command);
-  using compressor = new Compressor({ threads: options.threads, isa: options.isa });
+  const { threads, isa } = options;
+  using compressor = asUsage("unsupported", () => new Compressor({ threads, isa }));
   const setting = { threads: compressor.threads, isa: compressor.isa };
   const { cases, left } = chooseCases(options);
 
@@ -114,6 +125,16 @@ async function kernels(given: Given, command: Command): Promise<void> {
   if (options.json) {
     const outcome = { ...results("kernels", null, { ...options }, rows), limits };
     await writeJson(options.json, outcome);
+  }
+}
+
+/** What the library refuses for this reason is bad usage. */
+function asUsage<T>(code: ChunkKvErrorCode, work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    if (!(error instanceof ChunkKvError) || error.code !== code) throw error;
+    throw new UsageError(error.message, { cause: error });
   }
 }
 
@@ -169,6 +190,14 @@ function toCase(
   if (layout === "paged" && n % 16 !== 0) {
     throw new UsageError(`Expected --n to be whole pages of 16 tokens but found ${n}`);
   }
+  const row = asUsage("invalid_argument", () => rowBytes(dtype, headDim));
+  const bytes = 2 * row * kvHeads * n * batch;
+  if (!options.all && options.device === "cpu" && bytes > totalmem()) {
+    throw new UsageError(
+      `Expected --n and --batch whose keys and values fit in ${gigabytes(totalmem())} of memory ` +
+        `but found ${n} and ${batch}, which take ${gigabytes(bytes)}`,
+    );
+  }
   const same = (["heads", "kvHeads", "headDim"] as const).every((key) =>
     own[key] === undefined || own[key] === SHAPES[name][key]
   );
@@ -177,6 +206,10 @@ function toCase(
     ...{ shape, heads, kvHeads, headDim, n, batch },
     ...{ dtype, layout, keep, window, chunkSize },
   };
+}
+
+function gigabytes(bytes: number): string {
+  return `${decimals(bytes / 1e9, 1)} GB`;
 }
 
 function lengths(text: string): number[] {

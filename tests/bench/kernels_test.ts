@@ -140,6 +140,16 @@ const BAD_USAGE: [string, string[], string][] = [
   ["threads of a GPU", ["--device", "cuda", "--threads", "2"], "where it means nothing"],
   ["an instruction set of a GPU", ["--device", "cuda", "--isa", "serial"], "--device cpu"],
   ["a length that is none", ["--n", "4096,"], "whole number of at least 1"],
+  ["an instruction set of other machines", [
+    "--isa",
+    Deno.build.arch === "aarch64" ? "avx2" : "neon",
+  ], "neon"],
+  [
+    "blocks that rows cannot be cut into",
+    ["--dtype", "q8_0", "--head-dim", "40"],
+    "multiple of 32",
+  ],
+  ["more than the memory", ["--n", "999999999"], "of memory"],
   ["half a page", ["--layout", "paged", "--n", "100"], "whole pages"],
 ];
 
