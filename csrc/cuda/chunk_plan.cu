@@ -4,8 +4,10 @@
 
 #include "workspace.h"
 
-// Sums of one launch: enough layers at once to fill the card, few enough to stay near the L2 cache.
+// Sums of one launch: enough layers at once to share its beginning and end, and no more memory than
+// that. One layer that needs more takes the two passes.
 static constexpr int64_t LAUNCH_BYTES = 128 << 20;
+static constexpr int64_t TILE_BYTES = CKV_CHUNK_ROWS * (CKV_TILE_CHUNKS + 1) * 4;  // of a unit
 static constexpr int32_t MAX_CHUNK = 512;
 static constexpr int64_t MAX_TILES = 1 << 30;
 
@@ -50,14 +52,15 @@ bool ckv_chunk_plan(const ScoreDevice &device, const ckv_params *params, const c
       static_cast<int64_t>(keys->batch) * keys->num_kv_heads * a.score.row_blocks;
   if (plan->units_of_layer * (tiles + 1) > MAX_TILES / CKV_CHUNK_LAYERS) return false;
   a.tiles = static_cast<int32_t>(tiles);
-  ckv_chunk_room(device, num_layers, plan);
+  if (plan->units_of_layer * tiles * TILE_BYTES > LAUNCH_BYTES) return false;
+  ckv_chunk_room(device, num_layers, CKV_CHUNK_LAYERS, plan);
   return true;
 }
 
-void ckv_chunk_room(const ScoreDevice &device, int32_t num_layers, ChunkPlan *plan) {
+void ckv_chunk_room(const ScoreDevice &device, int32_t num_layers, int32_t most, ChunkPlan *plan) {
   const int64_t rows_of_layer = plan->units_of_layer * CKV_CHUNK_ROWS, tiles = plan->args.tiles;
   plan->layers = static_cast<int32_t>(std::clamp<int64_t>(
-      LAUNCH_BYTES / (rows_of_layer * tiles * 68), 1, std::min(num_layers, CKV_CHUNK_LAYERS)));
+      LAUNCH_BYTES / (plan->units_of_layer * tiles * TILE_BYTES), 1, std::min(num_layers, most)));
   const int64_t units = plan->layers * plan->units_of_layer, all_rows = num_layers * rows_of_layer;
   CkvWorkspaceCursor at;
   plan->counters = at.take(4 * (2 + units));

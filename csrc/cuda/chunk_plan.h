@@ -20,8 +20,8 @@ struct ChunkPlan {
 bool ckv_chunk_plan(const ScoreDevice &device, const ckv_params *params, const ckv_layer *layers,
                     int32_t num_layers, ChunkPlan *plan);
 
-// Where things are in the workspace when there are so many layers.
-void ckv_chunk_room(const ScoreDevice &device, int32_t num_layers, ChunkPlan *plan);
+// Where things are in the workspace when there are so many layers, at most so many a launch.
+void ckv_chunk_room(const ScoreDevice &device, int32_t num_layers, int32_t most, ChunkPlan *plan);
 
 // What a launch of so many layers is cut into.
 void ckv_chunk_cut(const ChunkPlan &plan, const ScoreDevice &device, int32_t num_layers,

@@ -26,11 +26,18 @@ ckv_status ckv_cuda_chunk_bytes(const ckv_cuda_call *call, const ckv_params *par
   ScoreDevice device;
   const ckv_status status = ckv_score_device(call, &device);
   if (status) return status;
-  for (int32_t l = 0; l < num_layers; l++) {
-    // As if all layers were like it, of which those alone count that select.
+  const int32_t step = std::max(1, params->layer_reuse);
+  const int32_t leaders = (num_layers + step - 1) / step;
+  for (int32_t l = 0; l < num_layers; l += step) {
+    if (!has_rows(&layers[l])) continue;
+    // As if all were like it, and aligned: sizes count alone.
+    ckv_kv_view keys = *layers[l].keys;
+    keys.data = nullptr;
+    ckv_layer like = layers[l];
+    like.keys = &keys;
     ChunkPlan plan;
-    if (!has_rows(&layers[l]) || !ckv_chunk_plan(device, params, &layers[l], 1, &plan)) continue;
-    ckv_chunk_room(device, num_layers, &plan);
+    if (!ckv_chunk_plan(device, params, &like, 1, &plan)) continue;
+    ckv_chunk_room(device, leaders, CKV_CHUNK_LAYERS, &plan);
     *bytes = std::max(*bytes, plan.end);
   }
   return CKV_OK;
@@ -76,10 +83,11 @@ static ckv_status score_in_one_pass(const ckv_cuda_call *call, const ckv_params 
   ScoreDevice device;
   ckv_status status = plan_of(call, params, layers, num_layers, &device, plan, done);
   if (!*done) return status;
-  if (plan->end > call->workspace_bytes) {
-    *done = false;
-    return CKV_OK;
+  while (plan->end > call->workspace_bytes && plan->layers > 1) {
+    ckv_chunk_room(device, num_layers, plan->layers - 1, plan);
   }
+  *done = plan->end <= call->workspace_bytes;
+  if (!*done) return CKV_OK;
   for (int32_t first = 0, count; first < num_layers && !status; first += count) {
     count = std::min(plan->layers, num_layers - first);
     ChunkArgs args;

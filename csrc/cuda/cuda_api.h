@@ -59,9 +59,11 @@ typedef struct ckv_cuda_api {
   // Waits for the stream.
   ckv_status (*synchronize)(const ckv_cuda_call *call);
 
-  // Bytes that the stages below need for these layers together.
+  // Bytes that the stages below need for these layers together, and with which score_chunks and choose
+  // are fastest: what lies in between is used as far as it goes.
   ckv_status (*workspace_size)(const ckv_cuda_call *call, const ckv_params *params,
-                               const ckv_layer *layers, int32_t num_layers, int64_t *bytes);
+                               const ckv_layer *layers, int32_t num_layers, int64_t *least,
+                               int64_t *best);
 
   // Once before a workspace is used for the first time: clears its header.
   ckv_status (*prepare)(const ckv_cuda_call *call);

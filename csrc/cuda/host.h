@@ -49,7 +49,8 @@ cudaError_t ckv_cuda_launch(void (*kernel)(Parameters...), int64_t blocks, int t
   config.dynamicSmemBytes = static_cast<size_t>(bytes);
   config.stream = stream;
   config.attrs = &early;
-  config.numAttrs = major >= 9 ? 1 : 0;
+  // Of others there is no machine code: what the driver makes of compute_80 would not wait.
+  config.numAttrs = major == 9 || major == 10 || major == 12 ? 1 : 0;
   return cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...);
 }
 

@@ -53,7 +53,8 @@ static ckv_status plan_of(const ckv_cuda_call *call, const ckv_params *params,
 ckv_status ckv_cuda_score_bytes(const ckv_cuda_call *call, const ckv_params *params,
                                 const ckv_layer *layers, int32_t num_layers, int64_t *bytes) {
   const ckv_layer *last = nullptr;
-  for (int32_t l = 0; l < num_layers; l++) {
+  const int32_t step = std::max(1, params->layer_reuse);  // the others' queries may be anything
+  for (int32_t l = 0; l < num_layers; l += step) {
     if (!layers[l].queries || nothing_to_score(&layers[l])) continue;
     if (last && same_layer_shape(last, &layers[l])) continue;
     last = &layers[l];

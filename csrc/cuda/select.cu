@@ -10,6 +10,9 @@
 #include "stages.h"
 #include "workspace.h"
 
+static_assert(sizeof(BlockShared) + sizeof(TokenSums) + TILE_BYTES <= 99 * 1024,
+              "what a block can have on every card");
+
 static __device__ void keep_range(int32_t *indices, int32_t at, int32_t begin, int32_t end) {
   for (int32_t i = threadIdx.x; i < end - begin; i += CKV_SELECT_THREADS) {
     indices[at + i] = begin + i;

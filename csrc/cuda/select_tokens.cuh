@@ -8,6 +8,7 @@
 #include "select.cuh"
 
 constexpr int CKV_TOKENS_AT_ONCE = 16;
+using TokenSums = float[CKV_SELECT_THREADS / 32][CKV_TOKENS_AT_ONCE];  // of each warp's rows
 
 // Eight elements of a row as four pairs; zeros past its end or where there is no row. Elements of rows and
 // keys may be in any order as long as it is the same: whoever loads 16 bytes loads fewer lines of cache.
@@ -70,7 +71,7 @@ __device__ inline float2 ckv_sum_columns(const TokenSource &s, int64_t first_uni
 __device__ inline void ckv_score_tokens(const TokenSource &s, int32_t layer, int32_t b,
                                         int32_t begin, int32_t end, float *out) {
   constexpr int WARPS = CKV_SELECT_THREADS / 32;
-  __shared__ float of_warp[WARPS][CKV_TOKENS_AT_ONCE];
+  __shared__ TokenSums of_warp;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int64_t units = static_cast<int64_t>(s.keys.num_kv_heads) * s.row_blocks;
   const int64_t first_unit =

@@ -10,7 +10,8 @@
 #include "cuda_api.h"
 
 ckv_status ckv_cuda_workspace_size(const ckv_cuda_call *call, const ckv_params *params,
-                                   const ckv_layer *layers, int32_t num_layers, int64_t *bytes);
+                                   const ckv_layer *layers, int32_t num_layers, int64_t *least,
+                                   int64_t *best);
 
 ckv_status ckv_cuda_score(const ckv_cuda_call *call, const ckv_params *params,
                           const ckv_layer *layers, int32_t num_layers, const ckv_scores *scores);

@@ -174,6 +174,34 @@ static void compare_moved(const ckv_kv_view *host, const ckv_kept *kept, const v
   free(want);
 }
 
+// A workspace between the least that does and the best. One byte less than the least is refused.
+static void tight_workspace(const model *m, const ckv_layer *layers, ckv_kept *kept,
+                            const char *text) {
+  int64_t best = 0, least = 0;
+  CHECK(ckv_workspace_size(device, &m->params, layers, m->num_layers, &best) == CKV_OK, "%s: %s",
+        text, ckv_context_error(device));
+  for (int64_t bytes = 4096; least == 0 || bytes < least; bytes = least - 1) {
+    const int64_t before = least;
+    ckv_context_set_workspace(device, device_space(bytes, 0), bytes);
+    const ckv_status status =
+        finished(ckv_select_layers(device, &m->params, layers, m->num_layers, kept));
+    const char *said = strstr(ckv_context_error(device), "at least ");
+    if (status == CKV_OK && before == 0) return;  // it is that small
+    CHECK(status == CKV_ERROR_INVALID_ARGUMENT && said, "%s: %lld bytes: status %d: %s", text,
+          (long long)bytes, status, ckv_context_error(device));
+    if (status != CKV_ERROR_INVALID_ARGUMENT || !said) break;
+    least = strtoll(said + strlen("at least "), NULL, 10);
+    CHECK(least <= best && (before == 0 || before == least), "%s: least %lld, then %lld of %lld",
+          text, (long long)before, (long long)least, (long long)best);
+    if (before == least) break;
+  }
+  const int64_t some = test_int(0, 1) || best == least
+                           ? least
+                           : least + (int64_t)(test_random() % (uint64_t)(best - least));
+  CHECK(ckv_context_set_workspace(device, device_space(some, 0), some) == CKV_OK, "%s: %s", text,
+        ckv_context_error(device));
+}
+
 // In one call or in two; selecting alone moves nothing, and needs no values.
 static ckv_status compress(const model *m, ckv_layer *layers, ckv_kept *kept, const char *text) {
   if (test_int(0, 1)) {
@@ -207,17 +235,22 @@ static void check_compress(int32_t method, int32_t most_layers, bool plain) {
   static ckv_query_view queries[MAX_LAYERS];
   static ckv_layer layers[MAX_LAYERS];
   static ckv_kept kept[MAX_LAYERS];
+  static const ckv_query_view nothing;  // of a layer that does not select: not looked at
   for (int32_t l = 0; l < m.num_layers; l++) {
     keys[l] = device_kv(&m.problems[l].keys);
     values[l] = device_kv(&m.values[l]);
     values[l].kv_lens = keys[l].kv_lens = keys[0].kv_lens;
     queries[l] = device_queries(&m.problems[l].queries);
     const bool leads = l % m.params.layer_reuse == 0;
-    layers[l] = (ckv_layer){sizeof layers[l], 0, leads ? &queries[l] : NULL, &keys[l],
-                            m.has_values[l] ? &values[l] : NULL};
+    layers[l] = (ckv_layer){sizeof layers[l], 0,
+                            leads            ? &queries[l]
+                            : test_int(0, 1) ? &nothing
+                                             : NULL,
+                            &keys[l], m.has_values[l] ? &values[l] : NULL};
     kept[l] = device_kept(&m.kept[l]);
   }
   random_workspace(&m.params, layers, m.num_layers);
+  if (device_kind == CKV_CUDA && test_int(0, 2) == 0) tight_workspace(&m, layers, kept, text);
   const ckv_status status = compress(&m, layers, kept, text);
   CHECK(status == CKV_OK, "%s: %s", text, ckv_context_error(device));
   for (int32_t l = 0; l < m.num_layers && !status; l++) {

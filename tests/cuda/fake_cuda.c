@@ -9,6 +9,7 @@
 
 #define HEADER_BYTES 4096
 #define STAGE_BYTES 12345  // what a stage asks for beyond the header: not a round number
+#define BEST_BYTES 54321   // and what it would like to have
 #define MAX_INDEX 1
 
 enum fault_bit { FAULT_NUMERIC = 1, FAULT_BOUNDS = 2 };
@@ -47,8 +48,14 @@ static bool is_full(void) {
   return most && *most && ++made > strtol(most, NULL, 10);
 }
 
+// The largest block that there is memory for: CHUNKKV_FAKE_LARGEST, else plenty.
+static int64_t largest(void) {
+  const char *bytes = getenv("CHUNKKV_FAKE_LARGEST");
+  return bytes && *bytes ? strtoll(bytes, NULL, 10) : 1ll << 34;
+}
+
 static ckv_status allocate(const ckv_cuda_call *call, int64_t bytes, void **memory) {
-  *memory = is_full() || bytes > 1ll << 34
+  *memory = is_full() || bytes > largest()
                 ? NULL
                 : aligned_alloc(256, (size_t)((bytes + 255) / 256 * 256));
   if (!*memory) return fail(call, CKV_ERROR_OUT_OF_MEMORY, "Expected memory but found none");
@@ -76,11 +83,13 @@ static ckv_status synchronize(const ckv_cuda_call *call) {
 }
 
 static ckv_status workspace_size(const ckv_cuda_call *call, const ckv_params *params,
-                                 const ckv_layer *layers, int32_t num_layers, int64_t *bytes) {
+                                 const ckv_layer *layers, int32_t num_layers, int64_t *least,
+                                 int64_t *best) {
   (void)params;
   (void)layers;
   if (num_layers < 1) return fail(call, CKV_ERROR_INVALID_ARGUMENT, "Expected layers");
-  *bytes = HEADER_BYTES + STAGE_BYTES;
+  *least = HEADER_BYTES + STAGE_BYTES;
+  *best = HEADER_BYTES + BEST_BYTES;
   return CKV_OK;
 }
 
@@ -94,14 +103,15 @@ static ckv_status prepare(const ckv_cuda_call *call) {
 
 static uint32_t *fault_of(const ckv_cuda_call *call) { return call->workspace; }
 
-// A stage owns all that it has asked for; what others left there is lost.
+// A stage owns all that it is given; what others left there is lost.
 static ckv_context *begin(const ckv_cuda_call *call, ckv_status *status) {
   *status = CKV_OK;
   if (!call->workspace || call->workspace_bytes < HEADER_BYTES + STAGE_BYTES) {
     *status = fail(call, CKV_ERROR_OUT_OF_MEMORY, "Expected the workspace that was asked for");
     return NULL;
   }
-  memset((char *)call->workspace + HEADER_BYTES, 0xee, STAGE_BYTES);
+  memset((char *)call->workspace + HEADER_BYTES, 0xee,
+         (size_t)(call->workspace_bytes - HEADER_BYTES));
   if (*fault_of(call)) return NULL;
   ckv_context_params params;
   ckv_context_default_params(&params);

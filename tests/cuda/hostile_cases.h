@@ -201,6 +201,31 @@ static void nan_in_scores(void) {
   free((void *)(uintptr_t)s.scores.kv_lens);
 }
 
+// Where the best workspace does not fit into memory, a smaller one does. The fake device alone has so
+// little.
+static void little_memory(void) {
+  if (device_kind == CKV_CPU) return;
+  problem p = hostile_problem(CKV_F16);
+  p.params.method = CKV_METHOD_CHUNKKV;
+  const ckv_kv_view keys = device_kv(&p.keys);
+  const ckv_query_view queries = device_queries(&p.queries);
+  const ckv_layer layer = {sizeof layer, 0, &queries, &keys, NULL};
+  const int64_t count = p.keys.batch * max_chunks_of(&p);
+  float *chunk_scores = device_space(count * (int64_t)sizeof(float), 0);
+  int64_t best = 0;
+  char text[32];
+  CHECK(ckv_workspace_size(device, &p.params, &layer, 1, &best) == CKV_OK, "size");
+  CHECK(ckv_context_set_workspace(device, NULL, 0) == CKV_OK, "our own");
+  snprintf(text, sizeof text, "%lld", (long long)best - 1);
+  setenv("CHUNKKV_FAKE_LARGEST", text, 1);
+  CHECK(
+      finished(ckv_score_chunks(device, &p.params, &queries, &keys, chunk_scores, count)) == CKV_OK,
+      "little memory: %s", ckv_context_error(device));
+  unsetenv("CHUNKKV_FAKE_LARGEST");
+  device_reset("little memory");
+  free_problem(&p);
+}
+
 // What the host refuses before anything is queued.
 static void bad_arguments(void) {
   if (device_kind == CKV_CPU) return;
@@ -232,6 +257,7 @@ static void test_hostile(bool quick) {
     bad_kept();
     nan_in_scores();
     bad_arguments();
+    little_memory();
     if (test_failed > before) printf("hostile, round %d: %d failed\n", round, test_failed - before);
   }
   printf("hostile: done\n");

@@ -15,51 +15,69 @@ static int32_t num_leaders(const ckv_params *params, int32_t num_layers) {
   return (int32_t)(((int64_t)num_layers + params->layer_reuse - 1) / params->layer_reuse);
 }
 
-// *stages: what the library asks for; *bytes: with the scores.
+// What the stages take of a workspace, and the scores of every layer that selects behind it.
+typedef struct {
+  int64_t scores;       // bytes
+  int64_t least, best;  // of all
+} needs;
+
+static int64_t round_up(int64_t bytes) { return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
+
 static ckv_status measure(ckv_context *ctx, const ckv_params *params, const ckv_layer *layers,
-                          int32_t num_layers, int64_t *stages, int64_t *bytes) {
+                          int32_t num_layers, needs *n) {
   const ckv_kv_view *keys = layers[0].keys;
   const int64_t rows = (int64_t)keys->batch * ckv_score_heads(params, keys->num_kv_heads);
-  int64_t scores;
-  *stages = *bytes = 0;
-  bool fits = !__builtin_mul_overflow(rows, keys->kv_len, &scores) &&
-              !__builtin_mul_overflow(scores, (int64_t)sizeof(float), &scores) &&
-              !__builtin_mul_overflow(scores, num_leaders(params, num_layers), &scores);
+  *n = (needs){0};
+  bool fits = !__builtin_mul_overflow(rows, keys->kv_len, &n->scores) &&
+              !__builtin_mul_overflow(n->scores, (int64_t)sizeof(float), &n->scores) &&
+              !__builtin_mul_overflow(n->scores, num_leaders(params, num_layers), &n->scores);
   if (fits) {
     const ckv_cuda_call call = ckv_cuda_call_of(ctx);
     const ckv_status status =
-        ctx->cuda->api->workspace_size(&call, params, layers, num_layers, stages);
+        ctx->cuda->api->workspace_size(&call, params, layers, num_layers, &n->least, &n->best);
     if (status) return status;
-    *stages = (*stages + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-    fits = !__builtin_add_overflow(*stages, scores, bytes);
+    fits = !__builtin_add_overflow(round_up(n->least), n->scores, &n->least) &&
+           !__builtin_add_overflow(round_up(n->best), n->scores, &n->best);
   }
   if (fits) return CKV_OK;
   return ckv_fail(ctx, CKV_ERROR_OUT_OF_MEMORY, "Expected fewer tokens than the memory can hold");
 }
 
+// Makes room, and calls for the stages what lies before the scores.
+static ckv_status reserve(ckv_context *ctx, const ckv_params *params, const ckv_layer *layers,
+                          int32_t num_layers, ckv_cuda_call *call, float **scores) {
+  needs n;
+  ckv_status status = measure(ctx, params, layers, num_layers, &n);
+  if (!status) status = ckv_cuda_reserve(ctx, n.least, n.best);
+  if (status) return status;
+  *call = ckv_cuda_call_of(ctx);
+  call->workspace_bytes = (call->workspace_bytes - n.scores) / ALIGNMENT * ALIGNMENT;
+  *scores = (float *)((char *)call->workspace + call->workspace_bytes);
+  return CKV_OK;
+}
+
 ckv_status ckv_queue_workspace(ckv_context *ctx, const ckv_params *params, const ckv_layer *layers,
                                int32_t num_layers, int64_t *bytes) {
-  int64_t stages;
-  return measure(ctx, params, layers, num_layers, &stages, bytes);
+  needs n;
+  const ckv_status status = measure(ctx, params, layers, num_layers, &n);
+  *bytes = n.best;
+  return status;
 }
 
 ckv_status ckv_queue_score_chunks(ckv_context *ctx, const ckv_params *params,
                                   const ckv_query_view *queries, const ckv_kv_view *keys,
                                   float *chunk_scores) {
   const ckv_layer layer = {.struct_size = sizeof layer, .queries = queries, .keys = keys};
-  int64_t stages, bytes;
-  ckv_status status = measure(ctx, params, &layer, 1, &stages, &bytes);
-  if (!status) status = ckv_cuda_reserve(ctx, bytes);
-  if (status) return status;
-  const ckv_scores scores = {.struct_size = sizeof scores,
-                             .batch = keys->batch,
-                             .num_heads = ckv_score_heads(params, keys->num_kv_heads),
-                             .kv_len = keys->kv_len,
-                             .kv_lens = keys->kv_lens,
-                             .data = (float *)((char *)ctx->cuda->workspace + stages),
-                             .count = scores_per_layer(params, keys)};
-  const ckv_cuda_call call = ckv_cuda_call_of(ctx);
-  return ctx->cuda->api->score_chunks(&call, params, &layer, &scores, chunk_scores);
+  ckv_cuda_call call;
+  ckv_scores scores = {.struct_size = sizeof scores,
+                       .batch = keys->batch,
+                       .num_heads = ckv_score_heads(params, keys->num_kv_heads),
+                       .kv_len = keys->kv_len,
+                       .kv_lens = keys->kv_lens,
+                       .count = scores_per_layer(params, keys)};
+  const ckv_status status = reserve(ctx, params, &layer, 1, &call, &scores.data);
+  return status ? status
+                : ctx->cuda->api->score_chunks(&call, params, &layer, &scores, chunk_scores);
 }
 
 // What the library is handed, one array each.
@@ -86,8 +104,9 @@ static void *make_tables(ckv_context *ctx, int32_t num_layers, tables *t) {
   return block;
 }
 
-static ckv_status choose(ckv_context *ctx, const ckv_params *params, const ckv_layer *layers,
-                         int32_t num_layers, const ckv_kept *kept, float *scores, tables *t) {
+static ckv_status choose(ckv_context *ctx, const ckv_cuda_call *call, const ckv_params *params,
+                         const ckv_layer *layers, int32_t num_layers, const ckv_kept *kept,
+                         float *scores, tables *t) {
   const ckv_kv_view *keys = layers[0].keys;
   const int64_t count = scores_per_layer(params, keys);
   const int32_t leaders = num_leaders(params, num_layers);
@@ -103,11 +122,9 @@ static ckv_status choose(ckv_context *ctx, const ckv_params *params, const ckv_l
                                 .data = count > 0 ? scores + i * count : NULL,
                                 .count = count};
   }
-  const ckv_cuda_call call = ckv_cuda_call_of(ctx);
-  if (count > 0) {
-    return ctx->cuda->api->choose(&call, params, t->leaders, leaders, t->scores, t->chosen);
-  }
-  return ctx->cuda->api->select(&call, params, t->scores, leaders, t->chosen);
+  const ckv_cuda_api *api = ctx->cuda->api;
+  return count > 0 ? api->choose(call, params, t->leaders, leaders, t->scores, t->chosen)
+                   : api->select(call, params, t->scores, leaders, t->chosen);
 }
 
 // Layers that reuse a selection are told it, too: kept is filled in for every layer.
@@ -151,14 +168,13 @@ static ckv_status move(ckv_context *ctx, int32_t reuse, const ckv_layer *layers,
 ckv_status ckv_queue_layers(ckv_context *ctx, const ckv_params *params, const ckv_layer *layers,
                             int32_t num_layers, const ckv_kept *kept, bool moves) {
   if (num_layers == 0 || layers[0].keys->batch == 0) return CKV_OK;
-  int64_t stages, bytes;
-  ckv_status status = measure(ctx, params, layers, num_layers, &stages, &bytes);
-  if (!status) status = ckv_cuda_reserve(ctx, bytes);
+  ckv_cuda_call call;
+  float *scores;
+  ckv_status status = reserve(ctx, params, layers, num_layers, &call, &scores);
   if (status) return status;
   tables t;
   if (!make_tables(ctx, num_layers, &t)) return CKV_ERROR_OUT_OF_MEMORY;
-  float *scores = (float *)((char *)ctx->cuda->workspace + stages);
-  status = choose(ctx, params, layers, num_layers, kept, scores, &t);
+  status = choose(ctx, &call, params, layers, num_layers, kept, scores, &t);
   if (!status) status = share(ctx, params, num_layers, kept);
   if (status || !moves) return status;
   return move(ctx, params->layer_reuse, layers, num_layers, kept, &t);
@@ -173,8 +189,8 @@ ckv_status ckv_queue_compact_layers(ckv_context *ctx, const ckv_layer *layers, i
     t.leaders[l] = (ckv_layer){.struct_size = sizeof *layers, .keys = layers[l].keys};
   }
   const ckv_params params = ckv_moving_params();
-  int64_t stages, bytes;
-  ckv_status status = measure(ctx, &params, t.leaders, num_layers, &stages, &bytes);
-  if (!status) status = ckv_cuda_reserve(ctx, bytes);
+  needs n;
+  ckv_status status = measure(ctx, &params, t.leaders, num_layers, &n);
+  if (!status) status = ckv_cuda_reserve(ctx, n.least, n.least);
   return status ? status : move(ctx, 1, layers, num_layers, kept, &t);
 }

@@ -122,12 +122,17 @@ static ckv_status grow(ckv_context *ctx, int64_t bytes) {
   return before.workspace ? cuda->api->release(&before, before.workspace) : CKV_OK;
 }
 
-ckv_status ckv_cuda_reserve(ckv_context *ctx, int64_t bytes) {
+ckv_status ckv_cuda_reserve(ckv_context *ctx, int64_t least, int64_t best) {
   const ckv_cuda *cuda = ctx->cuda;
-  if (cuda->workspace && cuda->workspace_bytes >= bytes) return CKV_OK;
-  if (!cuda->workspace || cuda->owned) return grow(ctx, bytes);
+  if (!cuda->workspace || cuda->owned) {
+    if (cuda->workspace_bytes >= best) return CKV_OK;
+    const ckv_status status = grow(ctx, best);
+    if (status != CKV_ERROR_OUT_OF_MEMORY || best == least) return status;
+    return cuda->workspace_bytes >= least ? CKV_OK : grow(ctx, least);
+  }
+  if (cuda->workspace_bytes >= least) return CKV_OK;
   return ckv_fail(ctx, CKV_ERROR_INVALID_ARGUMENT,
-                  "Expected a workspace of at least %lld bytes but found %lld", (long long)bytes,
+                  "Expected a workspace of at least %lld bytes but found %lld", (long long)least,
                   (long long)cuda->workspace_bytes);
 }
 

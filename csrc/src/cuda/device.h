@@ -24,7 +24,8 @@ ckv_cuda_call ckv_cuda_call_of(ckv_context *ctx);
 // CKV_ERROR_UNSUPPORTED in a context of the CPU.
 ckv_status ckv_cuda_expect(ckv_context *ctx);
 
-// `bytes` of workspace: refuses the caller's where it is smaller, grows our own.
-ckv_status ckv_cuda_reserve(ckv_context *ctx, int64_t bytes);
+// A workspace of at least `least` bytes: refuses the caller's where it is smaller; grows our own to
+// `best`, or to what there is memory for.
+ckv_status ckv_cuda_reserve(ckv_context *ctx, int64_t least, int64_t best);
 
 #endif

@@ -19,10 +19,10 @@ static ckv_kv_view keys_of(const ckv_scores *scores) {
 static ckv_status reserve(ckv_context *ctx, const ckv_params *params, const ckv_query_view *queries,
                           const ckv_kv_view *keys, ckv_cuda_call *call) {
   const ckv_layer layer = {.struct_size = sizeof layer, .queries = queries, .keys = keys};
-  int64_t bytes;
+  int64_t least, best;
   *call = ckv_cuda_call_of(ctx);
-  ckv_status status = ctx->cuda->api->workspace_size(call, params, &layer, 1, &bytes);
-  if (!status) status = ckv_cuda_reserve(ctx, bytes);
+  ckv_status status = ctx->cuda->api->workspace_size(call, params, &layer, 1, &least, &best);
+  if (!status) status = ckv_cuda_reserve(ctx, least, least);
   *call = ckv_cuda_call_of(ctx);
   return status;
 }
