@@ -4,7 +4,7 @@
  * @module
  */
 import { createHash } from "node:crypto";
-import { basename, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import process from "node:process";
 
 import { ensureWritable } from "./cache.ts";
@@ -50,6 +50,18 @@ export async function buildCudaTest(): Promise<void> {
   for (const library of [cudaLibrary(), join(buildDir(), libraryName("chunkkv"))]) {
     Deno.copyFileSync(library, join(cudaTestDir(), basename(library)));
   }
+}
+
+/** Builds what looks at the launches' plans: host code that needs the compiler and no GPU. */
+export async function buildPlanTest(): Promise<string> {
+  const program = join(cudaTestDir(), "plan_test");
+  const files = ["tests/cuda/plan_test.cu", "csrc/cuda/chunk_plan.cu", "csrc/cuda/score_plan.cu"];
+  const nvcc = findNvcc();
+  await run([
+    ...[nvcc, "-std=c++17", "-arch=sm_80", "-L", join(dirname(nvcc), "..", "lib"), "-o", program],
+    ...files.map((file) => join(repoRoot(), file)),
+  ]);
+  return program;
 }
 
 /**

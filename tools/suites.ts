@@ -8,7 +8,7 @@ import process from "node:process";
 
 import { arm64 } from "./arm64.ts";
 import { ensureChromium } from "./chromium.ts";
-import { buildCuda, buildCudaTest, cudaTestDir, installCudaTools } from "./cuda.ts";
+import { buildCuda, buildCudaTest, buildPlanTest, cudaTestDir, installCudaTools } from "./cuda.ts";
 import { buildLlamaServer } from "./llama_server.ts";
 import { buildFaultTests } from "./faults.ts";
 import { buildNative } from "./native.ts";
@@ -93,6 +93,7 @@ export const SUITES: Record<string, Suite> = {
     await buildCuda();
     await buildCudaTest();
     return sum([
+      await runProgram([await buildPlanTest()], {}),
       await runProgram([join(cudaTestDir(), "cuda_test"), "--quick", "--device", "cpu"], {}),
       await runDeno(filter, ["tests/cuda/refusal_test.ts"]),
     ]);
