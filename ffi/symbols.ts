@@ -7,6 +7,17 @@
  * @module
  */
 
+const WORKSPACE = {
+  parameters: [
+    /* ckv_context *context */ "pointer",
+    /* const ckv_params *params */ "buffer",
+    /* const ckv_layer *layers */ "buffer",
+    /* int32_t num_layers */ "i32",
+    /* int64_t *bytes */ "buffer",
+  ],
+  result: "i32",
+} as const;
+
 const SCORE = {
   parameters: [
     /* ckv_context *context */ "pointer",
@@ -211,16 +222,8 @@ export const symbols = {
     result: "i32",
   },
 
-  ckv_workspace_size: {
-    parameters: [
-      /* ckv_context *context */ "pointer",
-      /* const ckv_params *params */ "buffer",
-      /* const ckv_layer *layers */ "buffer",
-      /* int32_t num_layers */ "i32",
-      /* int64_t *bytes */ "buffer",
-    ],
-    result: "i32",
-  },
+  ckv_workspace_size: WORKSPACE,
+  ckv_workspace_best: WORKSPACE,
   ckv_score: SCORE,
   ckv_score_async: { name: "ckv_score", nonblocking: true, ...SCORE },
   ckv_chunk_scores: CHUNK_SCORES,

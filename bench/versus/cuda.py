@@ -186,7 +186,7 @@ def measure(library, batch, n, num_layers, stream):
     turns = min(4, num_layers)
     ours = Ours(library, layers, n)
     workspace = torch.zeros(
-        library.workspace_size(ours.params, ours.array), dtype=torch.uint8, device="cuda"
+        library.workspace_best(ours.params, ours.array), dtype=torch.uint8, device="cuda"
     )
     library.set_workspace(workspace)
     ours.workspace = workspace  # for as long as anything is queued

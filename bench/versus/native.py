@@ -130,10 +130,10 @@ class Library:
     def set_stream(self, stream):
         self._check(self._library.ckv_context_set_stream(self._context, c.c_void_p(stream)))
 
-    def workspace_size(self, params, layers):
+    def workspace_best(self, params, layers):
         size = I64()
         self._check(
-            self._library.ckv_workspace_size(
+            self._library.ckv_workspace_best(
                 self._context, c.byref(params), layers, len(layers), c.byref(size)
             )
         )

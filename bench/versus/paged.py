@@ -133,7 +133,7 @@ def race(library, n, num_layers, runs, order):
     caches = [Cache(library, queries, rows, *kind, order) for kind in kinds]
     del rows
     stream = torch.cuda.Stream()
-    bytes_needed = max(library.workspace_size(c.params, c.array) for c in caches)
+    bytes_needed = max(library.workspace_best(c.params, c.array) for c in caches)
     workspace = torch.zeros(bytes_needed, dtype=torch.uint8, device="cuda")
     library.set_stream(stream.cuda_stream)
     library.set_workspace(workspace)

@@ -324,11 +324,14 @@ CKV_API int32_t ckv_layer_budget(const ckv_params *params, int32_t kv_len, int32
 // The most indices that a sequence of kv_len tokens can keep in any layer.
 CKV_API int32_t ckv_kept_capacity(const ckv_params *params, int32_t kv_len);
 
-// Bytes of workspace with which any of the stages below, ckv_compress among them, is fastest for these
-// layers: their sizes count, what they point to is not read, so that pointers may still be missing.
-// Most do with less; what a stage needs at least it says where it finds that there is not as much. 0 on
-// the CPU, which has its own.
+// Bytes of workspace that any of the stages below, ckv_compress among them, needs for these layers:
+// their sizes count, what they point to is not read, so that pointers may still be missing. 0 on the
+// CPU, which has its own.
 CKV_API ckv_status ckv_workspace_size(ckv_context *context, const ckv_params *params,
+                                      const ckv_layer *layers, int32_t num_layers, int64_t *bytes);
+
+// As above: those with which they are fastest. What lies in between is used as far as it goes.
+CKV_API ckv_status ckv_workspace_best(ckv_context *context, const ckv_params *params,
                                       const ckv_layer *layers, int32_t num_layers, int64_t *bytes);
 
 // ---- Stages -------------------------------------------------------------------------------------

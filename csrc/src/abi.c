@@ -251,7 +251,14 @@ ckv_status ckv_compact(ckv_context *context, const ckv_kv_view *src, const ckv_k
 
 ckv_status ckv_workspace_size(ckv_context *context, const ckv_params *params,
                               const ckv_layer *layers, int32_t num_layers, int64_t *bytes) {
-  CKV_ENTRY(context, ckv_workspace_of_layers(context, params, layers, num_layers, bytes));
+  int64_t best;
+  CKV_ENTRY(context, ckv_workspace_of_layers(context, params, layers, num_layers, bytes, &best));
+}
+
+ckv_status ckv_workspace_best(ckv_context *context, const ckv_params *params,
+                              const ckv_layer *layers, int32_t num_layers, int64_t *bytes) {
+  int64_t least;
+  CKV_ENTRY(context, ckv_workspace_of_layers(context, params, layers, num_layers, &least, bytes));
 }
 
 ckv_status ckv_select_layers(ckv_context *context, const ckv_params *params,

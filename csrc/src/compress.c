@@ -119,14 +119,15 @@ static ckv_status check_layers(ckv_context *ctx, const ckv_params *params, const
 }
 
 ckv_status ckv_workspace_of_layers(ckv_context *ctx, const ckv_params *params,
-                                   const ckv_layer *layers, int32_t num_layers, int64_t *bytes) {
-  if (!bytes) {
+                                   const ckv_layer *layers, int32_t num_layers, int64_t *least,
+                                   int64_t *best) {
+  if (!least || !best) {
     return ckv_fail(ctx, CKV_ERROR_INVALID_ARGUMENT, "Expected where to put bytes but found NULL");
   }
-  *bytes = 0;
+  *least = *best = 0;
   const ckv_status status = check_layers(ctx, params, layers, num_layers, true);
   if (status || num_layers == 0 || ctx->device == CKV_CPU) return status;
-  return ckv_queue_workspace(ctx, params, layers, num_layers, bytes);
+  return ckv_queue_workspace(ctx, params, layers, num_layers, least, best);
 }
 
 static ckv_status check_has_kept(ckv_context *ctx, int32_t num_layers, const ckv_kept *kept) {

@@ -14,9 +14,10 @@ ckv_status ckv_select_of_layers(ckv_context *ctx, const ckv_params *params, cons
 ckv_status ckv_compact_of_layers(ckv_context *ctx, const ckv_layer *layers, int32_t num_layers,
                                  const ckv_kept *kept);
 
-// ckv_workspace_size. Checks its arguments itself.
+// ckv_workspace_size and ckv_workspace_best. Checks its arguments itself.
 ckv_status ckv_workspace_of_layers(ckv_context *ctx, const ckv_params *params,
-                                   const ckv_layer *layers, int32_t num_layers, int64_t *bytes);
+                                   const ckv_layer *layers, int32_t num_layers, int64_t *least,
+                                   int64_t *best);
 
 // ckv_score without taking the context (abi.c).
 ckv_status ckv_score_checked(ckv_context *ctx, const ckv_params *params,

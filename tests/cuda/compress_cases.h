@@ -178,26 +178,19 @@ static void compare_moved(const ckv_kv_view *host, const ckv_kept *kept, const v
 static void tight_workspace(const model *m, const ckv_layer *layers, ckv_kept *kept,
                             const char *text) {
   int64_t best = 0, least = 0;
-  CHECK(ckv_workspace_size(device, &m->params, layers, m->num_layers, &best) == CKV_OK, "%s: %s",
-        text, ckv_context_error(device));
-  for (int64_t bytes = 4096; least == 0 || bytes < least; bytes = least - 1) {
-    const int64_t before = least;
-    ckv_context_set_workspace(device, device_space(bytes, 0), bytes);
-    const ckv_status status =
-        finished(ckv_select_layers(device, &m->params, layers, m->num_layers, kept));
-    const char *said = strstr(ckv_context_error(device), "at least ");
-    if (status == CKV_OK && before == 0) return;  // it is that small
-    CHECK(status == CKV_ERROR_INVALID_ARGUMENT && said, "%s: %lld bytes: status %d: %s", text,
-          (long long)bytes, status, ckv_context_error(device));
-    if (status != CKV_ERROR_INVALID_ARGUMENT || !said) break;
-    least = strtoll(said + strlen("at least "), NULL, 10);
-    CHECK(least <= best && (before == 0 || before == least), "%s: least %lld, then %lld of %lld",
-          text, (long long)before, (long long)least, (long long)best);
-    if (before == least) break;
+  const ckv_params *params = &m->params;
+  CHECK(ckv_workspace_size(device, params, layers, m->num_layers, &least) == CKV_OK &&
+            ckv_workspace_best(device, params, layers, m->num_layers, &best) == CKV_OK,
+        "%s: %s", text, ckv_context_error(device));
+  CHECK(4096 <= least && least <= best, "%s: least %lld, best %lld", text, (long long)least,
+        (long long)best);
+  if (least > 4096) {
+    ckv_context_set_workspace(device, device_space(least - 1, 0), least - 1);
+    CHECK(finished(ckv_select_layers(device, params, layers, m->num_layers, kept)) ==
+              CKV_ERROR_INVALID_ARGUMENT,
+          "%s: %lld bytes do, expected %lld", text, (long long)least - 1, (long long)least);
   }
-  const int64_t some = test_int(0, 1) || best == least
-                           ? least
-                           : least + (int64_t)(test_random() % (uint64_t)(best - least));
+  const int64_t some = least + (int64_t)(test_random() % (uint64_t)(best - least + 1));
   CHECK(ckv_context_set_workspace(device, device_space(some, 0), some) == CKV_OK, "%s: %s", text,
         ckv_context_error(device));
 }

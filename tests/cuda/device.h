@@ -164,15 +164,17 @@ static void download_kept(const ckv_kept *to, const ckv_kept *from) {
   download(to->lens, from->lens, from->batch * (int64_t)sizeof(int32_t));
 }
 
-// Half of the time: the caller's workspace, as small as it may be, and the thread's own stream.
+// Half of the time: the caller's workspace, the least that does or the best, and the thread's own stream.
 static void random_workspace(const ckv_params *params, const ckv_layer *layers,
                              int32_t num_layers) {
   if (device_kind == CKV_CPU || test_int(0, 1)) return;
   int64_t bytes = 0;
   CHECK(ckv_context_set_stream(device, test_int(0, 1) ? (void *)2 : NULL) == CKV_OK, "%s",
         ckv_context_error(device));
-  CHECK(ckv_workspace_size(device, params, layers, num_layers, &bytes) == CKV_OK, "%s",
-        ckv_context_error(device));
+  const ckv_status status = test_int(0, 1)
+                                ? ckv_workspace_size(device, params, layers, num_layers, &bytes)
+                                : ckv_workspace_best(device, params, layers, num_layers, &bytes);
+  CHECK(status == CKV_OK, "%s", ckv_context_error(device));
   CHECK(ckv_context_set_workspace(device, device_space(bytes, 0), bytes) == CKV_OK, "%s",
         ckv_context_error(device));
 }

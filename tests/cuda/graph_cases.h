@@ -73,7 +73,7 @@ static void check_graph(void *stream) {
   scores.data = device_space(score_bytes, 0);
   float *scored = host_alloc(score_bytes);
   int64_t bytes = 0;
-  CHECK(ckv_workspace_size(device, &p.params, &layer, 1, &bytes) == CKV_OK, "%s", text);
+  CHECK(ckv_workspace_best(device, &p.params, &layer, 1, &bytes) == CKV_OK, "%s", text);
   CHECK(ckv_context_set_stream(device, stream) == CKV_OK, "%s", text);
   CHECK(ckv_context_set_workspace(device, device_space(bytes, 0), bytes) == CKV_OK, "%s", text);
   CHECK(ckv_context_finish(device) == CKV_OK, "%s", ckv_context_error(device));

@@ -214,7 +214,7 @@ static void little_memory(void) {
   float *chunk_scores = device_space(count * (int64_t)sizeof(float), 0);
   int64_t best = 0;
   char text[32];
-  CHECK(ckv_workspace_size(device, &p.params, &layer, 1, &best) == CKV_OK, "size");
+  CHECK(ckv_workspace_best(device, &p.params, &layer, 1, &best) == CKV_OK, "size");
   CHECK(ckv_context_set_workspace(device, NULL, 0) == CKV_OK, "our own");
   snprintf(text, sizeof text, "%lld", (long long)best - 1);
   setenv("CHUNKKV_FAKE_LARGEST", text, 1);

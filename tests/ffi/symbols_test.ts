@@ -98,6 +98,7 @@ const AT_ONCE = [
   "ckv_context_set_workspace",
   "ckv_device_alloc",
   "ckv_device_free",
+  "ckv_workspace_best",
   "ckv_workspace_size",
 ];
 

@@ -162,6 +162,11 @@ static void stage(input *in, ckv_context *context, int32_t which) {
     int64_t bytes = -1;
     status = ckv_workspace_size(context, params, layers, num_layers, missing == 11 ? NULL : &bytes);
     PROMISE(status != CKV_OK || bytes == 0, "%lld bytes", (long long)bytes);
+    int64_t best = -1;
+    PROMISE(ckv_workspace_best(context, params, layers, num_layers, missing == 11 ? NULL : &best) ==
+                status,
+            "another status");
+    PROMISE(status != CKV_OK || best == 0, "%lld bytes", (long long)best);
   }
   check_status(context, status);
   call_free(&c);

@@ -8,7 +8,7 @@
 #  define WORKSPACE_BYTES (20 << 10)
 #else
 #  define QUERY_BYTES ((size_t)32 << 20)
-#  define WORKSPACE_BYTES (32 << 20)
+#  define WORKSPACE_BYTES (64 << 20)
 #endif
 
 static size_t set_bytes(const ckvl_compaction *c) {
@@ -17,7 +17,7 @@ static size_t set_bytes(const ckvl_compaction *c) {
 
 static bool has_scores(const ckv_params *params) { return ckv_score_heads(params, 1) > 0; }
 
-// How many layers a call is made for, and the workspace that it needs.
+// How many layers a call is made for, and the workspace that it gets: no more than that where less does.
 static ckv_status plan(ckvl_compaction *c, const ckv_params *params, int32_t p,
                        ckvl_device_selection *s, int64_t *workspace) {
   int32_t layers = 0;
@@ -32,11 +32,15 @@ static ckv_status plan(ckvl_compaction *c, const ckv_params *params, int32_t p,
   const size_t held = s->query_bytes ? QUERY_BYTES / s->query_bytes : CKVL_GROUP_LAYERS;
   if ((size_t)s->most > held) s->most = (int32_t)held;
   if (s->most < 1) s->most = 1;
+  int64_t best;
+  ckv_status status;
   for (;; s->most = (s->most + 1) / 2) {
-    const ckv_status status =
-        ckvl_group_workspace(c, p, params, s->most, has_scores(params), workspace);
-    if (status || s->most == 1 || *workspace <= WORKSPACE_BYTES) return status;
+    status = ckvl_group_workspace(c, p, params, s->most, has_scores(params), workspace, &best);
+    if (status || s->most == 1 || *workspace <= WORKSPACE_BYTES) break;
   }
+  if (best > WORKSPACE_BYTES) best = WORKSPACE_BYTES;
+  if (*workspace < best) *workspace = best;
+  return status;
 }
 
 static ckv_status begin(ckvl_compaction *c, const ckv_params *params, int32_t p,

@@ -36,8 +36,8 @@ ckv_params ckvl_group_params(const ckvl_compaction *c, const ckvl_group *group,
 }
 
 ckv_status ckvl_group_workspace(ckvl_compaction *c, int32_t place, const ckv_params *params,
-                                int32_t most, bool queries, int64_t *bytes) {
-  *bytes = 0;
+                                int32_t most, bool queries, int64_t *least, int64_t *best) {
+  *least = *best = 0;
   if (c->places[place].device == CKV_CPU) return CKV_OK;
   ckvl_group group;
   for (int32_t l = 0; l < c->global.count;) {
@@ -50,11 +50,13 @@ ckv_status ckvl_group_workspace(ckvl_compaction *c, int32_t place, const ckv_par
       group.layers[i].queries = &group.queries[i];
     }
     const ckv_params own = ckvl_group_params(c, &group, params);
-    int64_t needed = 0;
-    const ckv_status status =
-        ckv_workspace_size(c->places[place].ckv, &own, group.layers, group.count, &needed);
+    ckv_context *const ckv = c->places[place].ckv;
+    int64_t needed = 0, wanted = 0;
+    ckv_status status = ckv_workspace_size(ckv, &own, group.layers, group.count, &needed);
+    if (!status) status = ckv_workspace_best(ckv, &own, group.layers, group.count, &wanted);
     if (status) return ckvl_group_fail(c, &group, status);
-    if (needed > *bytes) *bytes = needed;
+    if (needed > *least) *least = needed;
+    if (wanted > *best) *best = wanted;
   }
   return CKV_OK;
 }

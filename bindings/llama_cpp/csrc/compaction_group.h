@@ -21,10 +21,10 @@ typedef struct ckvl_group {
 int32_t ckvl_group_find(const ckvl_compaction *c, int32_t place, int32_t first, int32_t step,
                         int32_t most, ckvl_group *group);
 
-// Workspace that the library needs for any group of the place. With queries: of a method that scores;
-// without: to move rows.
+// Workspace that the library needs for any group of the place, and with which it is fastest. With
+// queries: of a method that scores; without: to move rows.
 ckv_status ckvl_group_workspace(ckvl_compaction *c, int32_t place, const ckv_params *params,
-                                int32_t most, bool queries, int64_t *bytes);
+                                int32_t most, bool queries, int64_t *least, int64_t *best);
 
 // params as a group's layers have them: each of which selects.
 ckv_params ckvl_group_params(const ckvl_compaction *c, const ckvl_group *group,

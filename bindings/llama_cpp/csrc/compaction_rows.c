@@ -65,10 +65,10 @@ static ckv_status begin_place(ckvl_compaction *c, int32_t p) {
   ckv_default_params(&params);
   params.method = CKV_METHOD_FULL;  // of stages that score or choose nothing is needed
   params.budget = c->kept.len;
-  int64_t workspace;
+  int64_t workspace, best;
   ckvl_place_end(place);
   const ckv_status status =
-      ckvl_group_workspace(c, p, &params, CKVL_GROUP_LAYERS, false, &workspace);
+      ckvl_group_workspace(c, p, &params, CKVL_GROUP_LAYERS, false, &workspace, &best);
   if (status) return status;
   return ckvl_place_begin(place, bytes, workspace, c->cells.cell, c->is_run ? 0 : c->cells.count,
                           c->error);

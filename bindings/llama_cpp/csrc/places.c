@@ -7,7 +7,7 @@
 #if defined(CKVL_HOST_IS_DEVICE)
 #  define STAYING_BYTES ((size_t)128 << 10)
 #else
-#  define STAYING_BYTES ((size_t)64 << 20)
+#  define STAYING_BYTES ((size_t)96 << 20)
 #endif
 
 static void release(ckvl_devices *devices, int32_t index) {

@@ -57,10 +57,11 @@ static ckv_status reserve(ckv_context *ctx, const ckv_params *params, const ckv_
 }
 
 ckv_status ckv_queue_workspace(ckv_context *ctx, const ckv_params *params, const ckv_layer *layers,
-                               int32_t num_layers, int64_t *bytes) {
+                               int32_t num_layers, int64_t *least, int64_t *best) {
   needs n;
   const ckv_status status = measure(ctx, params, layers, num_layers, &n);
-  *bytes = n.best;
+  *least = n.least;
+  *best = n.best;
   return status;
 }
 

@@ -35,6 +35,6 @@ ckv_status ckv_queue_compact_layers(ckv_context *ctx, const ckv_layer *layers, i
 
 // Bytes for the stages and, after them, for the scores that ckv_queue_layers keeps there.
 ckv_status ckv_queue_workspace(ckv_context *ctx, const ckv_params *params, const ckv_layer *layers,
-                               int32_t num_layers, int64_t *bytes);
+                               int32_t num_layers, int64_t *least, int64_t *best);
 
 #endif
