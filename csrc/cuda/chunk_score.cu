@@ -134,22 +134,21 @@ ckv_status ckv_cuda_choose(const ckv_cuda_call *call, const ckv_params *params,
     status = ckv_cuda_score(call, params, layers, num_layers, scores);
     return status ? status : ckv_cuda_select(call, params, scores, num_layers, kept);
   }
-  ChunkArgs args;
-  bind(call, plan, 0, layers, 0, &(args = plan.args));
+  ChunkArgs args = plan.args;
+  bind(call, plan, 0, layers, 0, &args);
   const ScoreArgs &a = args.score;
-  TokenSource tokens{a.keys,
-                     a.rows,
-                     a.row_block,
-                     a.row_blocks,
-                     a.packed_dim,
-                     plan.score.bf16,
-                     a.logit_scale,
-                     a.cap,
-                     a.cap_scale,
-                     a.queries,
-                     a.unit_scale,
-                     a.log_sum_exp,
-                     0,
-                     {}};
+  TokenSource tokens{};
+  tokens.keys = a.keys;
+  tokens.rows = a.rows;
+  tokens.row_block = a.row_block;
+  tokens.row_blocks = a.row_blocks;
+  tokens.packed_dim = a.packed_dim;
+  tokens.bf16 = plan.score.bf16;
+  tokens.logit_scale = a.logit_scale;
+  tokens.cap = a.cap;
+  tokens.cap_scale = a.cap_scale;
+  tokens.queries = a.queries;
+  tokens.unit_scale = a.unit_scale;
+  tokens.log_sum_exp = a.log_sum_exp;
   return ckv_cuda_select_from(call, params, scores, num_layers, kept, &tokens, layers);
 }
