@@ -34,13 +34,15 @@ struct ChunkArgs {
   float4 *sums;    // [unit][tile][row][4]: chunks 2 i, 2 i + 1, 8 + 2 i, 9 + 2 i
   float *bases;    // [unit][tile][row]: units of log2
 
-  __device__ int32_t of_unit() const { return tiles + 1; }
-  // Tiles [begin_of(block), begin_of(block + 1)) are the block's.
-  __device__ int32_t begin_of(int32_t block) const {
+  __host__ __device__ int32_t of_unit() const { return tiles + 1; }
+  // Tiles [begin_of(block), begin_of(block + 1)) are the block's, one at least.
+  __host__ __device__ int32_t begin_of(int32_t block) const {
     return static_cast<int32_t>(static_cast<int64_t>(block) * total / blocks);
   }
-  __device__ int32_t block_of(int32_t tile) const {
-    return static_cast<int32_t>(((tile + 1ll) * blocks - 1) / total);
+  // Who has the unit's first tile.
+  __host__ __device__ int32_t first_block(int32_t unit) const {
+    const int64_t tile = static_cast<int64_t>(unit) * of_unit();
+    return static_cast<int32_t>(((tile + 1) * blocks - 1) / total);
   }
 };
 

@@ -23,6 +23,21 @@ static bool sums_chunks(const ckv_params *params) {
          (params->chunk_reduce == CKV_REDUCE_SUM || params->chunk_reduce == CKV_REDUCE_MEAN);
 }
 
+// Whether the copy engine takes the rows of a unit as they are: some whole q heads' windows, of the keys'
+// type. What is past a kv head's rows is the next one's, or zeros, and counts for nothing.
+static bool takes_queries(const ckv_layer *layers, int32_t num_layers) {
+  const ckv_query_view *q = layers[0].queries;
+  int64_t bits = 0;
+  if (q->window > 1) bits |= q->stride_row;
+  if (q->num_q_heads > 1) bits |= q->stride_head;
+  if (q->batch > 1) bits |= q->stride_batch;
+  if (q->dtype != layers[0].keys->dtype || CKV_CHUNK_ROWS % q->window) return false;
+  for (int32_t l = 0; l < num_layers; l++) {
+    bits |= reinterpret_cast<intptr_t>(layers[l].queries->data);
+  }
+  return bits % 16 == 0;
+}
+
 bool ckv_chunk_plan(const ScoreDevice &device, const ckv_params *params, const ckv_layer *layers,
                     int32_t num_layers, ChunkPlan *plan) {
   *plan = {};
@@ -38,6 +53,7 @@ bool ckv_chunk_plan(const ScoreDevice &device, const ckv_params *params, const c
       divide_up(scored, c) * c > keys->kv_len) {
     return false;  // the last chunk is read to its end, even where that is the window's
   }
+  plan->own_queries = takes_queries(layers, num_layers);
   plan->score.steps = keys->head_dim <= 64 ? 4 : keys->head_dim <= 96 ? 6 : 8;
   ChunkArgs &a = plan->args;
   a.score = plan->score.args;
@@ -81,7 +97,7 @@ void ckv_chunk_cut(const ChunkPlan &plan, const ScoreDevice &device, int32_t num
   a.score.num_layers = num_layers;
   a.score.num_heads = num_layers * a.score.keys.batch * a.score.keys.num_kv_heads;
   const int32_t units = a.score.num_heads * a.score.row_blocks;
-  a.total = units * (a.tiles + 1);
+  a.total = units * a.of_unit();
   a.blocks = std::min(a.total, device.multiprocessors);
   // A unit meets blocks / units of them, and one more at either end.
   a.slots = CKV_CHUNK_PAIRS * (a.blocks / units + 3);

@@ -10,6 +10,7 @@ struct ChunkPlan {
   ScorePlan score;    // of the two passes: what both have in common
   int32_t positions;  // tokens of a chunk in a tile
   int32_t layers;     // per launch
+  bool own_queries;   // read where the caller has them, else packed first
   int64_t units_of_layer;
   ChunkArgs args;  // all but pointers and what depends on a launch's layers
   // Workspace, bytes from its begin. Of all layers: log_sum_exp, unit_scale, packed.

@@ -56,17 +56,33 @@ static void bind(const ckv_cuda_call *call, const ChunkPlan &plan, int32_t first
   a.pass1_done = counters + 2;
   a.maxima = reinterpret_cast<float2 *>(base + plan.maxima);
   a.log_sum_exp = reinterpret_cast<float *>(base + plan.log_sum_exp) + row;
-  a.unit_scale = reinterpret_cast<float *>(base + plan.unit_scale) + unit;
-  a.queries = base + plan.packed + row * a.packed_dim * 2;
+  if (!plan.own_queries) {
+    a.unit_scale = reinterpret_cast<float *>(base + plan.unit_scale) + unit;
+    a.queries = base + plan.packed + row * a.packed_dim * 2;
+  }
   args->sums = reinterpret_cast<float4 *>(base + plan.sums);
   args->bases = reinterpret_cast<float *>(base + plan.bases);
   for (int32_t l = 0; l < count; l++) a.layers[l] = {layers[l].keys->data, nullptr};
 }
 
+// Before the pass where there is nothing to pack. Once it has begun, what came before it is done.
+static __global__ void clear_kernel(uint32_t *counters, int32_t count) {
+  ckv_wait_for_previous();
+  ckv_let_next_start();
+  for (int32_t i = threadIdx.x; i < count; i += blockDim.x) counters[i] = 0;
+}
+
+static cudaError_t prepare(const ChunkPlan &plan, const ScoreArgs &a, const ckv_layer *layers,
+                           cudaStream_t stream) {
+  if (!plan.own_queries) return ckv_launch_prepare(a, plan.score.bf16, layers, stream);
+  return ckv_cuda_launch(clear_kernel, 1, CKV_FINISH_THREADS, 0, stream, a.pass1_done,
+                         a.num_heads * a.row_blocks);
+}
+
 static cudaError_t launch(const ChunkPlan &plan, const ChunkArgs &args, const ChunkMaps &maps,
                           const ckv_layer *layers, const ChunkScores &out, bool mean,
                           cudaStream_t stream) {
-  cudaError_t error = ckv_launch_prepare(args.score, plan.score.bf16, layers, stream);
+  cudaError_t error = prepare(plan, args.score, layers, stream);
   if (!error) error = ckv_launch_chunks(plan, args, maps, stream);
   if (error) return error;
   const int64_t groups = args.tiles / args.parts;
@@ -94,7 +110,7 @@ static ckv_status score_in_one_pass(const ckv_cuda_call *call, const ckv_params 
     ChunkMaps maps;
     ckv_chunk_cut(*plan, device, count, &args);
     bind(call, *plan, first, layers + first, count, &args);
-    if (!ckv_chunk_maps(plan->score, args, &maps)) {  // the first layer's, if any
+    if (!ckv_chunk_maps(plan->score, args, layers + first, &maps)) {  // the first layer's, if any
       *done = first > 0;
       return *done ? ckv_cuda_fail(call, CKV_ERROR_UNSUPPORTED,
                                    "Expected the driver to describe keys as it did before")
@@ -148,6 +164,7 @@ ckv_status ckv_cuda_choose(const ckv_cuda_call *call, const ckv_params *params,
   tokens.cap = a.cap;
   tokens.cap_scale = a.cap_scale;
   tokens.queries = a.queries;
+  tokens.query_rows = ckv_query_rows(layers[0].queries, a.keys.num_kv_heads);
   tokens.unit_scale = a.unit_scale;
   tokens.log_sum_exp = a.log_sum_exp;
   return ckv_cuda_select_from(call, params, scores, num_layers, kept, &tokens, layers);

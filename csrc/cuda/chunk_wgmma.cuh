@@ -59,7 +59,7 @@ struct ChunkPass {
   uint32_t queries, keys;
   int pair, half, warp, lane;
   int32_t begin, end;
-  uint64_t policy;  // keys are used once
+  uint64_t policy;  // keys are used once, queries soon or not again
   int turn_phase = 0;
 
   __device__ bool loads() const { return half == 0 && warp == 0 && lane == 0; }
@@ -89,11 +89,17 @@ struct ChunkPass {
   }
 
   __device__ void load_queries(int32_t unit, int slot) {
+    const ScoreItem item = ckv_head_at(a.score, unit / a.score.row_blocks);
+    const int32_t heads = CKV_CHUNK_ROWS / a.score.window;  // of a unit that is not packed
+    const bool packed = a.score.queries;
+    const CUtensorMap *map = &maps.queries[packed ? 0 : item.layer];
+    const int32_t first =
+        packed ? unit : item.head * a.score.group + unit % a.score.row_blocks * heads;
     ckv_mbarrier_expect(&shared.query_full[slot], Tiles::QUERY_BYTES);
     for (int panel = 0; panel < Tiles::PANELS; panel++) {
-      ckv_copy_tensor_2d(queries + slot * Tiles::QUERY_BYTES + panel * CKV_CHUNK_ROWS * 128,
-                         &maps.queries, &shared.query_full[slot], panel * 64,
-                         unit * CKV_CHUNK_ROWS);
+      ckv_copy_tensor_4d(queries + slot * Tiles::QUERY_BYTES + panel * CKV_CHUNK_ROWS * 128, map,
+                         &shared.query_full[slot], panel * 64, 0, first, packed ? 0 : item.batch,
+                         policy);
     }
     ckv_mbarrier_arrive(&shared.query_full[slot]);
   }
@@ -200,7 +206,7 @@ struct ChunkPass {
       row0.sum += __shfl_xor_sync(0xffffffffu, row0.sum, other);
       row1.sum += __shfl_xor_sync(0xffffffffu, row1.sum, other);
     }
-    const int32_t block = static_cast<int32_t>(blockIdx.x) - a.block_of(unit * a.of_unit());
+    const int32_t block = static_cast<int32_t>(blockIdx.x) - a.first_block(unit);
     const int64_t slot = static_cast<int64_t>(unit) * a.slots + block * CKV_CHUNK_PAIRS + pair;
     if (lane % 4 == 0) {
       float2 *at = a.score.maxima + slot * CKV_CHUNK_ROWS + row();
@@ -208,6 +214,7 @@ struct ChunkPass {
       __stcg(at + 8, make_float2(row1.base, row1.sum));
     }
     __syncwarp();
+    ckv_wait_for_previous();  // counters are at zero
     if (lane == 0) ckv_add_release(&a.score.pass1_done[unit], 1);
   }
 
@@ -231,7 +238,7 @@ struct ChunkPass {
       }
       __syncwarp();
       ckv_mbarrier_wait(&shared.query_full[slot], segments / 2 & 1);
-      const float by = a.score.unit_scale[segment.unit];
+      const float by = a.score.unit_scale ? a.score.unit_scale[segment.unit] : 1;
       const int32_t first_row = segment.unit % a.score.row_blocks * CKV_CHUNK_ROWS;
       ChunkRow row0, row1;
       for (int32_t tile = segment.first; tile < segment.last; tile++, index++) {
@@ -256,7 +263,7 @@ struct ChunkPass {
       at += segment.tiles();
       if (segment.last != a.of_unit()) continue;
       const int32_t unit = segment.unit, row = warp * 32 + lane;
-      const int32_t met = static_cast<int32_t>(blockIdx.x) - a.block_of(unit * a.of_unit()) + 1;
+      const int32_t met = static_cast<int32_t>(blockIdx.x) - a.first_block(unit) + 1;
       const uint32_t arrivals = static_cast<uint32_t>(met * CKV_CHUNK_WARPS);
       while (ckv_load_acquire(&a.score.pass1_done[unit]) != arrivals) __nanosleep(40);
       __syncwarp();
@@ -311,8 +318,11 @@ __global__ void __launch_bounds__(CKV_CHUNK_THREADS, 1)
             a.begin_of(block),
             a.begin_of(block + 1),
             policy};
-  pass.begin_keys();  // the engine's, not the kernel's before this one: see score_prepare.cuh
-  ckv_chain();
+  // Keys, and queries that are not packed, are not the kernel's before this one, which does not let this one
+  // start before they are there: see score_prepare.cuh and chunk_score.cu.
+  pass.begin_keys();
+  ckv_let_next_start();
+  if (a.score.queries) ckv_wait_for_previous();
   pass.run();
   if (group == 0) pass.combine();
 #endif

@@ -98,6 +98,9 @@ static ckv_status check_and_move(const ckv_cuda_call *call, const ckv_kv_view *c
   const int32_t tile_bytes = access * CKV_COMPACT_THREADS * CKV_COMPACT_UNROLL;
   a.part_bytes = std::min(a.row_bytes, tile_bytes);
   a.parts = (a.row_bytes + a.part_bytes - 1) / a.part_bytes;
+  a.width = a.part_bytes / access;
+  a.step_rows = CKV_COMPACT_THREADS / a.width;
+  a.step_pieces = CKV_COMPACT_THREADS % a.width;
   a.tile_rows = a.parts > 1 ? 1 : tile_bytes / a.row_bytes;
   const int32_t longest = std::min(kept[0]->capacity, from->kv_len);
   a.tiles = (longest + a.tile_rows - 1) / a.tile_rows;

@@ -2,11 +2,13 @@
 //
 // In place a row may be written only when whoever needs it has read it. Indices rise, so that row i
 // is read for rows up to i only: tiles of rows take tickets in rising order, read into registers,
-// say so, and write when those have read that need the rows which they write. Those are two lower
-// tiles at most (ckv_first_reader). A ticket waits only for lower ones: some thread block can always
-// go on.
+// say so where they read what anyone writes, and write when those have read that need the rows which
+// they write. Those are two lower tiles at most (ckv_first_reader). A ticket waits only for lower ones:
+// some thread block can always go on.
 #ifndef CKV_COMPACT_CUH
 #define CKV_COMPACT_CUH
+
+#include <new>
 
 #include "device_view.cuh"
 #include "ptx.cuh"
@@ -15,7 +17,6 @@ constexpr int CKV_COMPACT_VIEWS = 64;
 constexpr int CKV_COMPACT_THREADS = 256;
 constexpr int CKV_COMPACT_UNROLL = 4;
 constexpr int CKV_COMPACT_FLAGS = 1 << 18;
-constexpr int CKV_COMPACT_ROWS = CKV_COMPACT_THREADS * CKV_COMPACT_UNROLL;  // most of a tile
 constexpr int CKV_CHECK_SLICE = 4 * CKV_COMPACT_THREADS;  // indices, and blocks, of a turn
 
 struct CompactView {
@@ -31,6 +32,8 @@ struct CompactArgs {
   int32_t kept_heads, capacity;
   int32_t row_bytes, part_bytes, parts;  // parts of a row that are tiles of their own
   int32_t tile_rows, tiles;              // per unit
+  int32_t width;                         // pieces of a part: what a thread moves at once
+  int32_t step_rows, step_pieces;        // from one piece of a thread to its next
   int32_t first_unit, units;             // unit: (view, sequence, head, part)
   bool in_place;
   uint32_t *fault, *ticket;
@@ -119,74 +122,106 @@ __device__ inline int32_t ckv_first_reader(const int32_t *indices, int32_t tile_
   return known - 1;
 }
 
+// What a thread block moves, worked out by one thread of it.
+struct CompactTile {
+  const int32_t *indices, *len;  // of the tile's first row on; of the sequence
+  const uint8_t *from;           // to the sequence and head, where these are not found by block
+  uint8_t *to;
+  int32_t tile, unit, b, head, begin;  // begin: of the part, bytes
+
+  __device__ CompactTile(const CompactArgs &a, int32_t ticket)
+      : tile(ticket / a.units), unit(ticket % a.units) {
+    int32_t view_index, part;
+    a.unit(a.first_unit + unit, &view_index, &b, &head, &part);
+    const CompactView &view = a.views[view_index];
+    begin = part * a.part_bytes;
+    indices = a.indices(view, b, head) + static_cast<int64_t>(tile) * a.tile_rows;
+    len = view.lens + b;
+    from = view.from + begin + (a.from.block_size ? 0 : a.from.offset(b, head, 0));
+    to = view.to + begin + (a.to.block_size ? 0 : a.to.offset(b, head, 0));
+  }
+  // Bytes from `from` or `to` to row t.
+  __device__ int64_t offset(const KvShape &shape, int32_t t) const {
+    return shape.block_size ? shape.offset(b, head, t) : t * shape.stride_token;
+  }
+};
+
+// The pieces of a tile that are a thread's: piece `at` of a row that has `width`.
+struct CompactPiece {
+  int32_t row, at;
+
+  __device__ explicit CompactPiece(int32_t width)
+      : row(threadIdx.x / width), at(threadIdx.x % width) {}
+  __device__ void next(const CompactArgs &a) {
+    row += a.step_rows;
+    at += a.step_pieces;
+    if (at >= a.width) row++, at -= a.width;
+  }
+};
+
 template <typename V>
-__global__ void __launch_bounds__(CKV_COMPACT_THREADS, 5)
+__global__ void __launch_bounds__(CKV_COMPACT_THREADS, 6)
     ckv_compact_kernel(const __grid_constant__ CompactArgs a) {
-  __shared__ uint32_t shared_ticket;
-  __shared__ int32_t first_reader;
-  __shared__ int64_t from_row[CKV_COMPACT_ROWS], to_row[CKV_COMPACT_ROWS];  // -1: stays as it is
+  __shared__ __align__(16) uint8_t memory[sizeof(CompactTile)];
+  __shared__ uint32_t fault;
+  CompactTile &shared = *reinterpret_cast<CompactTile *>(memory);
   ckv_chain();
-  const uint32_t fault = *a.fault;  // on its way while the ticket is
-  if (threadIdx.x == 0) shared_ticket = atomicAdd(a.ticket, 1u);
+  if (threadIdx.x == 0) {
+    fault = *a.fault;
+    new (memory) CompactTile(a, atomicAdd(a.ticket, 1u));
+  }
   __syncthreads();
   if (fault) return;
-  const int32_t tile = static_cast<int32_t>(shared_ticket) / a.units;
-  const int32_t u = static_cast<int32_t>(shared_ticket) % a.units;
-  int32_t v, b, head, part;
-  a.unit(a.first_unit + u, &v, &b, &head, &part);
-  const CompactView &view = a.views[v];
-  const int32_t len = view.lens[b];
-  const int32_t first = tile * a.tile_rows;
+  const CompactTile tile = shared;
+  const int32_t first = tile.tile * a.tile_rows;
+  // Asked for at once: indices past the kept ones, too.
+  const int32_t len = __ldg(tile.len), room = min(a.tile_rows, a.capacity - first);
+  const int32_t lowest = __ldg(tile.indices);
+  int32_t index[CKV_COMPACT_UNROLL];
+  const CompactPiece begin(a.width);
+  CompactPiece piece = begin;
+#pragma unroll
+  for (int i = 0; i < CKV_COMPACT_UNROLL; i++, piece.next(a)) {
+    index[i] = piece.row < room ? __ldg(tile.indices + piece.row) : 0;
+  }
   const int32_t rows = min(a.tile_rows, len - first);
   if (rows <= 0) return;  // no tile above this one has rows either
 
-  const int32_t *indices = a.indices(view, b, head);
-  constexpr int LOOKS = CKV_COMPACT_THREADS - 32;  // the last warp has the fewest rows to find
-  if (a.in_place && threadIdx.x >= LOOKS) {
-    const int32_t reader = ckv_first_reader(indices, a.tile_rows, tile, first, threadIdx.x - LOOKS);
-    if (threadIdx.x == LOOKS) first_reader = reader;
-  }
-  // Block tables are read once for each row, and before the wait.
-  for (int32_t row = threadIdx.x; row < rows; row += CKV_COMPACT_THREADS) {
-    const int32_t index = __ldg(indices + first + row);
-    const int64_t to = a.to.offset(b, head, first + row);  // its block comes with the index
-    const bool stays = a.in_place && index == first + row;
-    from_row[row] = stays ? -1 : a.from.offset(b, head, index);
-    to_row[row] = stays ? -1 : to;
-  }
-  __syncthreads();
-  const int32_t begin = part * a.part_bytes;
-  const int32_t width = min(a.part_bytes, a.row_bytes - begin) / static_cast<int32_t>(sizeof(V));
+  const int32_t pieces = (a.row_bytes - tile.begin) / static_cast<int32_t>(sizeof(V));
+  int64_t to_row[CKV_COMPACT_UNROLL];  // -1: stays as it is. Block tables are read before the wait.
   V values[CKV_COMPACT_UNROLL];
+  piece = begin;
 #pragma unroll
-  for (int i = 0; i < CKV_COMPACT_UNROLL; i++) {
-    const int32_t at = threadIdx.x + i * CKV_COMPACT_THREADS, row = at / width;
-    if (row >= rows || from_row[row] < 0) continue;
-    const uint8_t *from = view.from + from_row[row] + begin;
-    values[i] = __ldcs(reinterpret_cast<const V *>(from) + at % width);
+  for (int i = 0; i < CKV_COMPACT_UNROLL; i++, piece.next(a)) {
+    to_row[i] = -1;
+    if (piece.row >= rows || piece.at >= pieces) continue;
+    if (a.in_place && index[i] == first + piece.row) continue;
+    to_row[i] = tile.offset(a.to, first + piece.row);
+    const uint8_t *from = tile.from + tile.offset(a.from, index[i]);
+    values[i] = __ldcs(reinterpret_cast<const V *>(from) + piece.at);
   }
   if (a.in_place) {
-    __threadfence();
-    __syncthreads();
-    // Found again from the ticket: registers are short.
-    uint32_t *read = a.read + static_cast<int64_t>(shared_ticket % a.units) * a.tiles;
-    const int32_t own = static_cast<int32_t>(shared_ticket / a.units);
-    if (threadIdx.x == 0) ckv_store_release(&read[own], 1);
-    if (threadIdx.x >= LOOKS && threadIdx.x < LOOKS + 2) {
-      const int32_t reader = first_reader + static_cast<int32_t>(threadIdx.x) - LOOKS;
-      if (reader >= 0 && reader < own) {
-        while (!ckv_load_acquire(&read[reader])) {
-        }
+    uint32_t *read = a.read + static_cast<int64_t>(tile.unit) * a.tiles;
+    if (lowest < len) {
+      __threadfence();
+      __syncthreads();
+      if (threadIdx.x == 0) ckv_store_release(&read[tile.tile], 1);
+    }
+    if (threadIdx.x < 32) {
+      const int32_t *indices = tile.indices - first;
+      const int32_t reader =
+          ckv_first_reader(indices, a.tile_rows, tile.tile, first, threadIdx.x) + threadIdx.x;
+      const bool reads = threadIdx.x < 2 && reader >= 0 && reader < tile.tile &&
+                         __ldg(indices + static_cast<int64_t>(reader) * a.tile_rows) < first + rows;
+      while (reads && !ckv_load_acquire(&read[reader])) {
       }
     }
     __syncthreads();
   }
+  piece = begin;
 #pragma unroll
-  for (int i = 0; i < CKV_COMPACT_UNROLL; i++) {
-    const int32_t at = threadIdx.x + i * CKV_COMPACT_THREADS, row = at / width;
-    if (row >= rows || to_row[row] < 0) continue;
-    uint8_t *to = view.to + to_row[row] + begin;
-    __stcs(reinterpret_cast<V *>(to) + at % width, values[i]);
+  for (int i = 0; i < CKV_COMPACT_UNROLL; i++, piece.next(a)) {
+    if (to_row[i] >= 0) __stcs(reinterpret_cast<V *>(tile.to + to_row[i]) + piece.at, values[i]);
   }
 }
 

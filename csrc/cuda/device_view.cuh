@@ -56,4 +56,19 @@ inline bool ckv_same_shape(const ckv_kv_view *a, const ckv_kv_view *b) {
          a->num_blocks == b->num_blocks && a->dtype == b->dtype;
 }
 
+// Where a caller's query rows are: row i of a kv head is of its q head i / window. Strides in bytes.
+struct QueryRows {
+  int64_t stride_batch, stride_head, stride_row;
+  int32_t group, window;
+
+  __device__ const uint8_t *at(const uint8_t *data, int32_t b, int32_t kv_head, int32_t row) const {
+    return data + b * stride_batch + (kv_head * group + row / window) * stride_head +
+           row % window * stride_row;
+  }
+};
+
+inline QueryRows ckv_query_rows(const ckv_query_view *q, int32_t num_kv_heads) {
+  return {q->stride_batch, q->stride_head, q->stride_row, q->num_q_heads / num_kv_heads, q->window};
+}
+
 #endif

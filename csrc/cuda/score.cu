@@ -91,7 +91,7 @@ static void bind(ScorePlan *plan, const ckv_cuda_call *call, ScoreArgs *args) {
 cudaError_t ckv_launch_prepare(const ScoreArgs &a, bool bf16, const ckv_layer *layers,
                                cudaStream_t stream) {
   const ckv_query_view *q = layers[0].queries;
-  QuerySource source{q->dtype, q->stride_batch, q->stride_head, q->stride_row, {}};
+  QuerySource source{q->dtype, ckv_query_rows(q, a.keys.num_kv_heads), {}};
   for (int32_t l = 0; l < a.num_layers; l++) {
     source.data[l] = static_cast<const uint8_t *>(layers[l].queries->data);
   }

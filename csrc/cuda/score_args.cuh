@@ -36,11 +36,12 @@ struct ScoreArgs {
   float cap;          // > 0: soft cap in units of log2
   float cap_scale;    // times q.k: twice the argument of tanh, in units of log2
   uint32_t *fault, *ticket, *combine_ticket;
-  uint32_t *pass1_done;     // [unit] arrivals
-  float2 *maxima;           // [unit][item][slot][row]: maximum, sum
-  float *log_sum_exp;       // [unit][row_block], units of log2; CKV_NOT_YET at first
-  const uint8_t *queries;   // 16-bit: [unit][row_block][packed_dim]
-  const float *unit_scale;  // [unit] what they were divided by
+  uint32_t *pass1_done;  // [unit] arrivals
+  float2 *maxima;        // [unit][item][slot][row]: maximum, sum
+  float *log_sum_exp;    // [unit][row_block], units of log2; CKV_NOT_YET at first
+  // 16-bit: [unit][row_block][packed_dim]. NULL, in one pass alone: the caller's, where they are.
+  const uint8_t *queries;
+  const float *unit_scale;  // [unit] what they were divided by; NULL with queries
   float *partial;           // [layer, batch, kv head, row block][partial_stride]
   int64_t partial_stride;
   ScoreLayer layers[CKV_SCORE_LAYERS];

@@ -96,7 +96,32 @@ bool ckv_score_maps(const ScorePlan &plan, const ScoreArgs &a, ScoreMaps *maps) 
   return encode_queries(with, plan.bf16, a, &maps->queries);
 }
 
-bool ckv_chunk_maps(const ScorePlan &plan, const ChunkArgs &args, ChunkMaps *maps) {
+// A unit's rows in one copy, packed or not.
+static bool encode_unit(Encode with, bool bf16, const ScoreArgs &a, const ckv_layer *layers,
+                        CUtensorMap *maps) {
+  const cuuint64_t units = size(static_cast<int64_t>(a.num_heads) * a.row_blocks);
+  const cuuint64_t sizes[4] = {size(a.packed_dim), CKV_CHUNK_ROWS, units, 1};
+  const cuuint64_t strides[3] = {size(2 * a.packed_dim), size(2 * a.packed_dim * CKV_CHUNK_ROWS),
+                                 16};
+  const cuuint32_t box[4] = {64, CKV_CHUNK_ROWS, 1, 1};
+  if (a.queries) return encode(with, bf16, &maps[0], a.queries, 4, sizes, strides, box);
+  const ckv_query_view *q = layers[0].queries;
+  const cuuint64_t own_sizes[4] = {size(q->head_dim), size(q->window), size(q->num_q_heads),
+                                   size(q->batch)};
+  const cuuint64_t own_strides[3] = {stride(q->window, q->stride_row),
+                                     stride(q->num_q_heads, q->stride_head),
+                                     stride(q->batch, q->stride_batch)};
+  const cuuint32_t own_box[4] = {64, static_cast<cuuint32_t>(q->window),
+                                 static_cast<cuuint32_t>(CKV_CHUNK_ROWS / q->window), 1};
+  for (int32_t l = 0; l < a.num_layers; l++) {
+    const void *data = layers[l].queries->data;
+    if (!encode(with, bf16, &maps[l], data, 4, own_sizes, own_strides, own_box)) return false;
+  }
+  return true;
+}
+
+bool ckv_chunk_maps(const ScorePlan &plan, const ChunkArgs &args, const ckv_layer *layers,
+                    ChunkMaps *maps) {
   const Encode with = find_encode();
   if (!with) return false;
   const KvShape &k = args.score.keys;
@@ -120,5 +145,5 @@ bool ckv_chunk_maps(const ScorePlan &plan, const ChunkArgs &args, ChunkMaps *map
       return false;
     }
   }
-  return encode_queries(with, plan.bf16, args.score, &maps->queries);
+  return encode_unit(with, plan.bf16, args.score, layers, maps->queries);
 }

@@ -17,13 +17,15 @@ struct ScoreMaps {
 };
 
 struct ChunkMaps {
-  CUtensorMap queries;                   // as above
+  // [unit][row][packed_dim], one for all layers, or where the caller has them [batch][q head][row][head_dim].
+  CUtensorMap queries[CKV_CHUNK_LAYERS];
   CUtensorMap chunks[CKV_CHUNK_LAYERS];  // [batch][kv head][token of a chunk][chunk][head_dim]
   CUtensorMap rows[CKV_CHUNK_LAYERS];    // [batch][kv head][token][head_dim]
 };
 
 // false: the driver does not take them, and keys come another way.
-bool ckv_chunk_maps(const ScorePlan &plan, const ChunkArgs &args, ChunkMaps *maps);
+bool ckv_chunk_maps(const ScorePlan &plan, const ChunkArgs &args, const ckv_layer *layers,
+                    ChunkMaps *maps);
 bool ckv_score_maps(const ScorePlan &plan, const ScoreArgs &args, ScoreMaps *maps);
 
 #endif

@@ -16,7 +16,7 @@ struct TokenScores {
 
 struct QuerySource {
   int32_t dtype;
-  int64_t stride_batch, stride_head, stride_row;  // bytes
+  QueryRows rows;
   const uint8_t *data[CKV_SCORE_LAYERS];
 };
 
@@ -43,12 +43,10 @@ __global__ void ckv_score_prepare_kernel(const __grid_constant__ ScoreArgs a,
   }
 
   const ScoreItem item = ckv_head_at(a, unit / a.row_blocks);
-  const uint8_t *base = source.data[item.layer] + item.batch * source.stride_batch;
   const auto row_of = [&](int32_t row) -> const uint8_t * {
     const int32_t index = unit % a.row_blocks * a.row_block + row;
     if (index >= a.rows) return nullptr;
-    return base + (item.head * a.group + index / a.window) * source.stride_head +
-           (index % a.window) * source.stride_row;
+    return source.rows.at(source.data[item.layer], item.batch, item.head, index);
   };
   const int32_t dim = a.keys.head_dim;
   int shift = 0;

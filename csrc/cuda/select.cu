@@ -227,7 +227,10 @@ ckv_status ckv_cuda_select_from(const ckv_cuda_call *call, const ckv_params *par
     }
     for (int32_t l = 0; l < count; l++) {
       a.scores[l] = scores[first + l].data;
-      if (of_chunks) source.data[l] = layers[first + l].keys->data;
+      if (of_chunks) {
+        source.data[l] = layers[first + l].keys->data;
+        source.query_data[l] = static_cast<const uint8_t *>(layers[first + l].queries->data);
+      }
       a.indices[l] = kept[first + l].indices;
       a.lens[l] = kept[first + l].lens;
     }

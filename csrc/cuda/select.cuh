@@ -18,10 +18,12 @@ struct TokenSource {
   int32_t packed_dim;
   bool bf16;
   float logit_scale, cap, cap_scale;
-  const uint8_t *queries;    // [unit][row_block][packed_dim]
-  const float *unit_scale;   // [unit]
+  const uint8_t *queries;    // [unit][row_block][packed_dim]; NULL: query_rows of query_data
+  const float *unit_scale;   // [unit]; NULL with queries
   const float *log_sum_exp;  // [unit][row_block]
   int32_t first_layer;       // of the launch: queries and sums are of all
+  QueryRows query_rows;
+  const uint8_t *query_data[CKV_SELECT_LAYERS];
   const void *data[CKV_SELECT_LAYERS];
 };
 

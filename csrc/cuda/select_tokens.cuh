@@ -16,6 +16,17 @@ __device__ inline uint4 ckv_eight_elements(const uint8_t *row, int32_t at, int32
   return row && at < dim ? __ldg(reinterpret_cast<const uint4 *>(row + 2 * at)) : uint4{};
 }
 
+// A row of a unit, packed or where the caller has it.
+__device__ inline const uint8_t *ckv_query_row(const TokenSource &s, int32_t layer, int32_t b,
+                                               int64_t unit, int32_t head, int32_t row_block,
+                                               int32_t row) {
+  if (s.queries) {
+    return s.queries + 2 * (unit * s.row_block + row) * static_cast<int64_t>(s.packed_dim);
+  }
+  const int32_t index = row_block * s.row_block + row;
+  return index < s.rows ? s.query_rows.at(s.query_data[layer], b, head, index) : nullptr;
+}
+
 // A warp's sums over its rows of 16 keys' attention: lanes 0 to 3 have keys 2 lane and 2 lane + 1, lanes 4
 // to 7 those 8 further.
 template <typename T>
@@ -29,8 +40,10 @@ __device__ inline float2 ckv_sum_columns(const TokenSource &s, int64_t first_uni
     const int32_t of_sequence = part / of_unit, head = of_sequence / s.row_blocks;
     const int64_t unit = first_unit + of_sequence;
     const int32_t row = part % of_unit * 16 + lane / 4;
-    const uint8_t *rows =
-        s.queries + 2 * (unit * s.row_block + row) * static_cast<int64_t>(s.packed_dim);
+    const uint8_t *rows[2];
+    for (int i = 0; i < 2; i++) {
+      rows[i] = ckv_query_row(s, layer, b, unit, head, of_sequence % s.row_blocks, row + 8 * i);
+    }
     const uint8_t *keys[2];
     for (int k = 0; k < 2; k++) {
       const int32_t t = begin + 8 * k + lane / 4;
@@ -39,15 +52,15 @@ __device__ inline float2 ckv_sum_columns(const TokenSource &s, int64_t first_uni
     float acc[2][4] = {};
 #pragma unroll 2
     for (int32_t at = lane % 4 * 8; at < s.packed_dim; at += 32) {
-      const uint4 low = ckv_eight_elements(rows, at, s.packed_dim);
-      const uint4 high = ckv_eight_elements(rows + 16 * s.packed_dim, at, s.packed_dim);
+      const uint4 low = ckv_eight_elements(rows[0], at, s.keys.head_dim);
+      const uint4 high = ckv_eight_elements(rows[1], at, s.keys.head_dim);
       for (int k = 0; k < 2; k++) {
         const uint4 key = ckv_eight_elements(keys[k], at, s.keys.head_dim);
         ckv_mma(acc[k], {low.x, high.x, low.y, high.y}, key.x, key.y, T{});
         ckv_mma(acc[k], {low.z, high.z, low.w, high.w}, key.z, key.w, T{});
       }
     }
-    const float by = s.unit_scale[unit];
+    const float by = s.unit_scale ? s.unit_scale[unit] : 1;
     const float *lse = s.log_sum_exp + unit * s.row_block + row;
     for (int k = 0; k < 2; k++) {
       const float scale = ckv_cap_logits(s, by, acc[k]);

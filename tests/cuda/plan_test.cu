@@ -35,6 +35,22 @@ static void random_shape(Shape *s) {
   s->layer.keys = &s->keys;
 }
 
+// A block with no tile, a unit that does not begin in its first block, or one that meets more blocks than it
+// has slots for; -1: none.
+static int32_t bad_block(const ChunkArgs &a, int64_t units) {
+  int64_t unit = 0;
+  for (int32_t block = 0; block < a.blocks; block++) {
+    const int32_t begin = a.begin_of(block), end = a.begin_of(block + 1);
+    if (begin >= end) return block;
+    for (; unit < units && unit * a.of_unit() < end; unit++) {
+      if (a.first_block(static_cast<int32_t>(unit)) != block) return block;
+    }
+    const int32_t met = block - a.first_block((end - 1) / a.of_unit()) + 1;
+    if (CKV_CHUNK_PAIRS * met > a.slots) return block;
+  }
+  return -1;
+}
+
 // Whatever number of layers a launch has, its maxima and sums fit where they go, and its tiles have all
 // chunks.
 static void check_launches(const ChunkPlan &plan, int32_t chunk_size) {
@@ -46,8 +62,11 @@ static void check_launches(const ChunkPlan &plan, int32_t chunk_size) {
     CHECK(rows * a.slots * 8 <= plan.log_sum_exp - plan.maxima, "%d layers: maxima", layers);
     CHECK(rows * a.tiles * 64 <= plan.bases - plan.sums, "%d layers: sums", layers);
     CHECK(rows * a.tiles * 4 <= plan.end - plan.bases, "%d layers: bases", layers);
-    CHECK(a.total == units * (a.tiles + 1) && a.blocks >= 1 && a.blocks <= 132, "%d layers: %d",
-          layers, a.total);
+    CHECK(a.blocks >= 1 && a.blocks <= 132, "%d layers: %d blocks", layers, a.blocks);
+    CHECK(a.begin_of(0) == 0 && a.begin_of(a.blocks) == units * a.of_unit(),
+          "%d layers: not all tiles", layers);
+    CHECK(bad_block(a, units) < 0, "%d layers: block %d of %d", layers, bad_block(a, units),
+          a.blocks);
     const int64_t chunks = static_cast<int64_t>(a.tiles) / a.parts * CKV_TILE_CHUNKS;
     CHECK(a.tiles % a.parts == 0 && chunks * chunk_size >= a.scored, "%d layers: %lld chunks",
           layers, static_cast<long long>(chunks));
