@@ -121,11 +121,13 @@ export class Evaluator implements Disposable {
       events.signal?.throwIfAborted();
       const size = await this.#ready(turn, one);
       const { logits, scores } = await this.#distributions(complete.continuation);
+      const pending = this.#nll(complete.nllTokens); // the engine computes while this thread sums
       const kl = complete.distributions.meanDivergence(scores);
-      const nll = await this.#nll(complete.nllTokens);
+      const same = saysTheSame(complete, logits, scores);
+      const nll = await pending;
       const row = this.#row(turn, one, { ...size, kl, nll }, complete.answerText);
       rows.push(row);
-      if (!this.#settings.answers || saysTheSame(complete, logits, scores)) continue;
+      if (!this.#settings.answers || same) continue;
       await this.#answers.add(this.#context, {
         maxTokens: example.maxTokens,
         stop: example.stop ?? [],
