@@ -31,8 +31,8 @@ __global__ void __launch_bounds__(CKV_FINISH_THREADS)
     const float4 sums = counts ? __ldcs(a.sums + at * 4 + threadIdx.x % 4) : float4{};
     const float base = counts ? __ldcs(a.bases + at) : 0;
     const float lse = __ldcg(a.score.log_sum_exp + unit * CKV_CHUNK_ROWS + row);
-    const float root =
-        counts ? ckv_exp2(0.5f * (base - lse)) : 0;  // the weight may be too small for a float
+    // Of the weight, which may be too small for a float where its product is not.
+    const float root = counts ? ckv_exp2(0.5f * (base - lse)) : 0;
     total.x += sums.x * root * root;
     total.y += sums.y * root * root;
     total.z += sums.z * root * root;

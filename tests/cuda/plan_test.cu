@@ -31,6 +31,8 @@ static void random_shape(Shape *s) {
   k.stride_head = k.stride_token * k.kv_len;
   k.stride_batch = k.stride_head * k.num_kv_heads;
   s->queries.num_q_heads = k.num_kv_heads * test_int(1, 9);
+  s->queries.dtype = test_int(0, 1) ? k.dtype : CKV_F32;
+  s->queries.window = s->params.window;
   s->layer.queries = &s->queries;
   s->layer.keys = &s->keys;
 }
@@ -73,6 +75,61 @@ static void check_launches(const ChunkPlan &plan, int32_t chunk_size) {
   }
 }
 
+// Queries are read where they are if the copy engine takes them so in every layer.
+static void check_own_queries() {
+  Shape s;
+  s = {};
+  s.params.method = CKV_METHOD_CHUNKKV;
+  s.params.window = 32;
+  s.params.chunk_size = 10;
+  s.keys.dtype = CKV_BF16;
+  s.keys.batch = 2;
+  s.keys.num_kv_heads = 8;
+  s.keys.head_dim = 128;
+  s.keys.kv_len = 4096;
+  s.keys.stride_token = 256;
+  s.keys.stride_head = 256 * 4096;
+  s.keys.stride_batch = 8 * s.keys.stride_head;
+  ckv_query_view other = {};
+  other.dtype = CKV_BF16;
+  other.batch = 2;
+  other.num_q_heads = 32;
+  other.window = 32;
+  other.head_dim = 128;
+  other.stride_row = 256;
+  other.stride_head = 32 * 256;
+  other.stride_batch = 32 * other.stride_head;
+  const ckv_query_view good = other;
+  s.layer.keys = &s.keys;
+  s.layer.queries = &s.queries;
+  const ckv_layer layers[2] = {s.layer, {sizeof(ckv_layer), 0, &other, &s.keys, nullptr}};
+  const auto own = [&](ckv_query_view first) {
+    s.queries = first;
+    s.params.window = first.window;
+    ChunkPlan plan;
+    return ckv_chunk_plan(DEVICE, &s.params, layers, 2, &plan) ? plan.own_queries : -1;
+  };
+  CHECK(own(good) == 1, "aligned queries of the keys' type are packed");
+  ckv_query_view q = good;
+  q.dtype = CKV_F16;
+  CHECK(own(q) == 0, "queries of another type are not packed");
+  q = good;
+  q.window = 24;
+  CHECK(own(q) == 0, "a window that does not divide a unit is not packed");
+  q.window = 64;
+  CHECK(own(q) == 1, "a window of half a unit is packed");
+  int64_t ckv_query_view::*const strides[] = {
+      &ckv_query_view::stride_row, &ckv_query_view::stride_head, &ckv_query_view::stride_batch};
+  for (const auto stride : strides) {
+    q = good;
+    q.*stride += 8;
+    CHECK(own(q) == 0, "queries with a stride of %lld are not packed",
+          static_cast<long long>(q.*stride));
+  }
+  other.data = reinterpret_cast<const void *>(8);
+  CHECK(own(good) == 0, "queries of a second layer that are not aligned are not packed");
+}
+
 static bool check_shape() {
   Shape s;
   random_shape(&s);
@@ -103,6 +160,7 @@ int main() {
   test_begin("plan");
   int accepted = 0;
   for (int i = 0; i < 5000; i++) accepted += check_shape();
+  check_own_queries();
   CHECK(accepted > 500, "%d of 5000 shapes take one pass", accepted);
   return test_end();
 }
