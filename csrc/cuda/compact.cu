@@ -35,6 +35,14 @@ static bool heads_are_neighbours(const ckv_kv_view *view, int64_t row_bytes) {
   return view->stride_head == row_bytes;
 }
 
+// Of 31 bits by tile_rows: a multiplication and a shift.
+static void set_division(CompactArgs *a) {
+  while (1u << a->tile_shift < static_cast<uint32_t>(a->tile_rows)) a->tile_shift++;
+  if (a->tile_shift == 0) return;
+  a->tile_factor = static_cast<uint32_t>((uint64_t{1} << (31 + a->tile_shift)) / a->tile_rows + 1);
+  a->tile_shift--;
+}
+
 // Turns of the check that the longest set and the longest row of a block table take.
 static int32_t check_slices(const CompactArgs &a, int32_t longest) {
   int32_t entries = longest;
@@ -87,7 +95,7 @@ static ckv_status check_and_move(const ckv_cuda_call *call, const ckv_kv_view *c
   a.fault = reinterpret_cast<uint32_t *>(base);
   CkvWorkspaceCursor at;
   a.ticket = reinterpret_cast<uint32_t *>(base + at.take(4));
-  a.read =
+  a.told =
       reinterpret_cast<uint32_t *>(base + at.take(static_cast<int64_t>(CKV_COMPACT_FLAGS) * 4));
   for (int32_t v = 0; v < num_views; v++) {
     a.views[v] = {static_cast<const uint8_t *>(src[v]->data), static_cast<uint8_t *>(dst[v]->data),
@@ -102,6 +110,7 @@ static ckv_status check_and_move(const ckv_cuda_call *call, const ckv_kv_view *c
   a.step_rows = CKV_COMPACT_THREADS / a.width;
   a.step_pieces = CKV_COMPACT_THREADS % a.width;
   a.tile_rows = a.parts > 1 ? 1 : tile_bytes / a.row_bytes;
+  set_division(&a);
   const int32_t longest = std::min(kept[0]->capacity, from->kv_len);
   a.tiles = (longest + a.tile_rows - 1) / a.tile_rows;
   if (a.tiles > CKV_COMPACT_FLAGS) {

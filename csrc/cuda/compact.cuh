@@ -2,8 +2,8 @@
 //
 // In place a row may be written only when whoever needs it has read it. Indices rise, so that row i
 // is read for rows up to i only: tiles of rows take tickets in rising order, read into registers,
-// say so where they read what anyone writes, and write when those have read that need the rows which
-// they write. Those are two lower tiles at most (ckv_first_reader). A ticket waits only for lower ones:
+// tell those that write over it, and write when they have been told. Nobody else waits: where a thread
+// block waited for all of its threads, rows left later. A ticket waits only for itself and lower ones:
 // some thread block can always go on.
 #ifndef CKV_COMPACT_CUH
 #define CKV_COMPACT_CUH
@@ -17,6 +17,7 @@ constexpr int CKV_COMPACT_VIEWS = 64;
 constexpr int CKV_COMPACT_THREADS = 256;
 constexpr int CKV_COMPACT_UNROLL = 4;
 constexpr int CKV_COMPACT_FLAGS = 1 << 18;
+constexpr uint32_t CKV_TOLD = 2;
 constexpr int CKV_CHECK_SLICE = 4 * CKV_COMPACT_THREADS;  // indices, and blocks, of a turn
 
 struct CompactView {
@@ -32,14 +33,19 @@ struct CompactArgs {
   int32_t kept_heads, capacity;
   int32_t row_bytes, part_bytes, parts;  // parts of a row that are tiles of their own
   int32_t tile_rows, tiles;              // per unit
+  uint32_t tile_factor, tile_shift;      // division by tile_rows
   int32_t width;                         // pieces of a part: what a thread moves at once
   int32_t step_rows, step_pieces;        // from one piece of a thread to its next
   int32_t first_unit, units;             // unit: (view, sequence, head, part)
   bool in_place;
   uint32_t *fault, *ticket;
-  uint32_t *read;  // [units, tiles]: the tile is in registers
+  uint32_t *told;  // [units, tiles]: CKV_TOLD when nobody needs any more what the tile writes over
   CompactView views[CKV_COMPACT_VIEWS];
 
+  // The tile that row t is in.
+  __device__ int32_t target_tile(int32_t t) const {
+    return tile_rows == 1 ? t : static_cast<int32_t>(__umulhi(t, tile_factor) >> tile_shift);
+  }
   __device__ void unit(int32_t u, int32_t *view, int32_t *b, int32_t *head, int32_t *part) const {
     *part = u % parts;
     *head = u / parts % heads;
@@ -73,7 +79,7 @@ __global__ void ckv_check_kept_kernel(const __grid_constant__ CompactArgs a, int
   ckv_chain();
   const int32_t flags = a.tiles * a.units;
   for (int32_t i = blockIdx.x * blockDim.x + threadIdx.x; i < flags; i += gridDim.x * blockDim.x) {
-    a.read[i] = 0;
+    a.told[i] = 0;
   }
   if (blockIdx.x == 0 && threadIdx.x == 0) *a.ticket = 0;
   if (*a.fault) return;  // found before, and then there are no kept indices
@@ -102,24 +108,6 @@ __global__ void ckv_check_kept_kernel(const __grid_constant__ CompactArgs a, int
     if (bad) atomicOr(a.fault, CKV_FAULT_KEPT);
     if (bad_block) atomicOr(a.fault, CKV_FAULT_BLOCK_TABLE);
   }
-}
-
-// Who reads the rows [row, row + tile_rows): of the tiles below `tile` none but the one returned, the
-// last that begins at `row` or before it, and the next. There may be none: -1. A warp looks.
-__device__ inline int32_t ckv_first_reader(const int32_t *indices, int32_t tile_rows, int32_t tile,
-                                           int32_t row, int lane) {
-  int32_t known = 0, left = tile;  // so many begin there or before; so many may or may not
-  while (left > 0) {
-    const int32_t step = (left + 31) / 32, at = lane * step;
-    const bool before =
-        at < left && __ldg(indices + static_cast<int64_t>(known + at) * tile_rows) <= row;
-    const int32_t count = __popc(__ballot_sync(0xffffffffu, before));
-    if (count == 0) break;
-    const int32_t more = (count - 1) * step + 1;
-    known += more;
-    left = min(left - more, step - 1);
-  }
-  return known - 1;
 }
 
 // What a thread block moves, worked out by one thread of it.
@@ -159,10 +147,38 @@ struct CompactPiece {
   }
 };
 
+// Whom a tile tells that it has read what they write over; tiles are of as many rows there as here.
+//
+// Indices rise, so that each tile is told by the last one whose lowest index is below its end, be its
+// rows read or not. Where the one before reads there, too, each tells half; three cannot meet, since the
+// middle one's rows would fill it. And index i is i at least: who tells is no higher than who is told.
+struct CompactNews {
+  int32_t first, next;           // all of [first, next)
+  uint32_t for_first, for_next;  // `next` is the next tile's: 0, or half
+
+  __device__ CompactNews(const CompactArgs &a, const CompactTile &tile, int32_t len) {
+    const int32_t rows = a.tile_rows, end = a.target_tile(len + rows - 1);
+    const bool more = tile.tile + 1 < end;
+    first = a.target_tile(tile.indices[0]);
+    next = more ? min(a.target_tile(tile.indices[rows]), end) : end;
+    for_first = tile.tile > 0 && tile.indices[-1] >= first * rows ? CKV_TOLD / 2 : CKV_TOLD;
+    for_next = next < end && tile.indices[rows - 1] >= next * rows ? CKV_TOLD / 2 : 0;
+    if (tile.tile == 0) first = 0;
+  }
+  // By a warp.
+  __device__ void tell(uint32_t *told, int lane) const {
+    for (int32_t t = first + lane; t < next; t += 32) {
+      ckv_add_release(&told[t], t == first ? for_first : CKV_TOLD);
+    }
+    if (lane == 0 && for_next) ckv_add_release(&told[next], for_next);
+  }
+};
+
 template <typename V>
 __global__ void __launch_bounds__(CKV_COMPACT_THREADS, 6)
     ckv_compact_kernel(const __grid_constant__ CompactArgs a) {
   __shared__ __align__(16) uint8_t memory[sizeof(CompactTile)];
+  __shared__ __align__(16) uint8_t news[sizeof(CompactNews)];
   __shared__ uint32_t fault;
   CompactTile &shared = *reinterpret_cast<CompactTile *>(memory);
   ckv_chain();
@@ -186,42 +202,37 @@ __global__ void __launch_bounds__(CKV_COMPACT_THREADS, 6)
   }
   const int32_t rows = min(a.tile_rows, len - first);
   if (rows <= 0) return;  // no tile above this one has rows either
+  const bool tells = a.in_place && (tile.tile == 0 || lowest < len + a.tile_rows);  // anyone
+  if (tells && threadIdx.x == 0) new (news) CompactNews(a, tile, len);
 
   const int32_t pieces = (a.row_bytes - tile.begin) / static_cast<int32_t>(sizeof(V));
-  int64_t to_row[CKV_COMPACT_UNROLL];  // -1: stays as it is. Block tables are read before the wait.
+  uint32_t moves = 0;  // bits: pieces that do not stay where they are
   V values[CKV_COMPACT_UNROLL];
   piece = begin;
 #pragma unroll
   for (int i = 0; i < CKV_COMPACT_UNROLL; i++, piece.next(a)) {
-    to_row[i] = -1;
     if (piece.row >= rows || piece.at >= pieces) continue;
     if (a.in_place && index[i] == first + piece.row) continue;
-    to_row[i] = tile.offset(a.to, first + piece.row);
+    moves |= 1u << i;
     const uint8_t *from = tile.from + tile.offset(a.from, index[i]);
     values[i] = __ldcs(reinterpret_cast<const V *>(from) + piece.at);
   }
   if (a.in_place) {
-    uint32_t *read = a.read + static_cast<int64_t>(tile.unit) * a.tiles;
-    if (lowest < len) {
+    uint32_t *told = a.told + static_cast<int64_t>(tile.unit) * a.tiles;
+    if (tells) {
       __threadfence();
       __syncthreads();
-      if (threadIdx.x == 0) ckv_store_release(&read[tile.tile], 1);
+      if (threadIdx.x < 32) reinterpret_cast<CompactNews *>(news)->tell(told, threadIdx.x);
     }
-    if (threadIdx.x < 32) {
-      const int32_t *indices = tile.indices - first;
-      const int32_t reader =
-          ckv_first_reader(indices, a.tile_rows, tile.tile, first, threadIdx.x) + threadIdx.x;
-      const bool reads = threadIdx.x < 2 && reader >= 0 && reader < tile.tile &&
-                         __ldg(indices + static_cast<int64_t>(reader) * a.tile_rows) < first + rows;
-      while (reads && !ckv_load_acquire(&read[reader])) {
-      }
+    while (ckv_load_acquire(&told[tile.tile]) < CKV_TOLD) {
     }
-    __syncthreads();
   }
   piece = begin;
 #pragma unroll
   for (int i = 0; i < CKV_COMPACT_UNROLL; i++, piece.next(a)) {
-    if (to_row[i] >= 0) __stcs(reinterpret_cast<V *>(tile.to + to_row[i]) + piece.at, values[i]);
+    if (!(moves >> i & 1)) continue;
+    uint8_t *to = tile.to + tile.offset(a.to, first + piece.row);
+    __stcs(reinterpret_cast<V *>(to) + piece.at, values[i]);
   }
 }
 

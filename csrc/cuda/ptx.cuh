@@ -38,9 +38,6 @@ __device__ inline uint32_t ckv_load_relaxed(const void *value) {
   asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(bits) : "l"(value) : "memory");
   return bits;
 }
-__device__ inline void ckv_store_release(uint32_t *flag, uint32_t value) {
-  asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(flag), "r"(value) : "memory");
-}
 __device__ inline void ckv_add_release(uint32_t *count, uint32_t value) {
   asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(count), "r"(value) : "memory");
 }

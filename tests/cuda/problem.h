@@ -160,6 +160,19 @@ static problem make_problem(int32_t dtype, int32_t query_dtype, int32_t head_dim
   return p;
 }
 
+// Another of the same shape and layout; `other` has plain rows.
+static problem problem_like(const problem *other, float key_size) {
+  problem p = *other;
+  p.keys.data = host_alloc(p.keys.size_bytes);
+  memset(p.keys.data, 0xff, (size_t)p.keys.size_bytes);
+  char *queries = host_alloc(p.queries.size_bytes);
+  memset(queries, 0xff, (size_t)p.queries.size_bytes);
+  p.queries.data = queries;
+  p.key_norm = p.query_norm = 0;
+  fill_rows(&p, key_size);
+  return p;
+}
+
 static void free_problem(problem *p) {
   free((void *)(uintptr_t)p->keys.kv_lens);
   free((void *)(uintptr_t)p->keys.block_table);
