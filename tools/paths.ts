@@ -93,6 +93,22 @@ export function smolLm2Path(): string {
 }
 
 /**
+ * SmolLM2-135M-Instruct (Q8_0, made from the Q4_1 file).
+ *
+ * @throws {NotSetUpError} If setup has not made it.
+ */
+export function smolLm2Q8Path(): string {
+  const path = smolLm2Q8Target();
+  if (exists(path)) return path;
+  throw new NotSetUpError(missing("the model SmolLM2 in Q8_0", path, "use --model smollm2"));
+}
+
+/** Where setup puts SmolLM2 in Q8_0, there or not. */
+export function smolLm2Q8Target(): string {
+  return join(cacheDir(), "models", "SmolLM2-135M-Instruct.Q8_0.gguf");
+}
+
+/**
  * Gemma 3 270M (Q4_K_M, GGUF; sliding-window layers between global ones).
  *
  * @throws {NotSetUpError} If setup has not assembled it.

@@ -15,10 +15,11 @@ import { llamaLibrary, npmPackages } from "./npm_packages.ts";
 import { buildDir, cacheDir, gemmaTarget } from "./paths.ts";
 import { explain } from "./process.ts";
 import { buildTools, modelPackages } from "./python.ts";
+import { smolLm2Q8 } from "./smollm2.ts";
 import { runSteps, type Step } from "./steps.ts";
 
 const native = [buildTools, llamaRelease, nativeLibrary, llamaBridge];
-const models = [modelPackages, gemmaModel];
+const models = [modelPackages, gemmaModel, smolLm2Q8];
 
 const program = new Command("deno task setup")
   .description("Installs tools and models, and builds the native libraries; all once only.")

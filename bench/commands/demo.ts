@@ -12,7 +12,7 @@ import { LlamaModel } from "chunkkv/llama-cpp";
 import { compareMethods, type DemoRow } from "../engine/compare.ts";
 import { TIMED_TOKENS } from "../engine/measure.ts";
 import { promptTokens } from "../engine/prompt.ts";
-import { modelPath } from "../evaluation/options.ts";
+import { modelPath, MODELS } from "../evaluation/options.ts";
 import { Progress } from "../report/progress.ts";
 import { results, writeJson } from "../report/results.ts";
 import { decimals, formatTable } from "../report/table.ts";
@@ -45,7 +45,7 @@ interface DemoOptions {
 export function addDemo(program: Command): void {
   program.command("demo")
     .description("a model answers a question about a long text from a tenth of its KV cache")
-    .option("--model <FILE>", "a GGUF model, or smollm2 or gemma3-270m from setup", "smollm2")
+    .option("--model <FILE>", `a GGUF model, or ${MODELS} from setup`, "smollm2")
     .option("--text <FILE>", "the text to read (default: The Red-Headed League, first third)")
     .option("--question <TEXT>", "the question (with --text: a summary by default)")
     .option("--answer-start <TEXT>", "how the answer begins (with --question: freely by default)")

@@ -5,8 +5,13 @@
  */
 import type { Command } from "commander";
 import { MAX_SPREAD, methodNames } from "chunkkv";
-import { exists, gemmaPath, smolLm2Path } from "../../tools/paths.ts";
+import { exists, gemmaPath, smolLm2Path, smolLm2Q8Path } from "../../tools/paths.ts";
 import { fraction, integer, list, UsageError } from "../usage.ts";
+
+const NAMED = { "smollm2": smolLm2Path, "smollm2-q8_0": smolLm2Q8Path, "gemma3-270m": gemmaPath };
+
+/** Models that have names. */
+export const MODELS = Object.keys(NAMED).join(", ");
 
 /** Options of every command that runs a model. */
 export interface ModelOptions {
@@ -35,13 +40,15 @@ export interface EvaluationOptions extends ModelOptions {
   klTokens: number;
   nllTokens: number;
   answers: boolean;
+  /** Examples that are evaluated at the same time. */
+  workers: number;
   resume?: string;
 }
 
 /** Adds the options of every command that runs a model. */
 export function addModelOptions(command: Command): Command {
   return command
-    .option("--model <FILE>", "a GGUF model, or smollm2 or gemma3-270m from setup", "smollm2")
+    .option("--model <FILE>", `a GGUF model, or ${MODELS} from setup`, "smollm2")
     .option("--threads <N>", "threads (default: one per core)", integer("--threads", 1, 1024))
     .option(
       "--gpu-layers <N>",
@@ -114,6 +121,12 @@ export function addEvaluationOptions(command: Command): Command {
       64,
     )
     .option("--no-answers", "nll and kl alone: compressed caches are not asked for answers")
+    .option(
+      "--workers <N>",
+      "examples at a time, each with its share of the threads",
+      integer("--workers", 1, 64),
+      1,
+    )
     .option("--resume <FILE>", "keep rows in a journal; one that is there is continued");
 }
 
@@ -123,11 +136,10 @@ export function addEvaluationOptions(command: Command): Command {
  * @throws {UsageError} If a path names no file.
  */
 export function modelPath(name: string): string {
-  if (name === "smollm2") return smolLm2Path();
-  if (name === "gemma3-270m") return gemmaPath();
+  if (Object.hasOwn(NAMED, name)) return NAMED[name as keyof typeof NAMED]();
   if (exists(name)) return name;
   throw new UsageError(
-    `Expected --model to be smollm2, gemma3-270m or a GGUF file but found none at "${name}"`,
+    `Expected --model to be a GGUF file or one of ${MODELS} but found none at "${name}"`,
   );
 }
 

@@ -15,6 +15,7 @@ import { type EvaluationOptions, type ModelOptions, modelPath } from "./options.
 import { compareTokens } from "./prefixes.ts";
 import { evaluationPrompt } from "./prompt.ts";
 import { exampleKey, type ExampleRow } from "./rows.ts";
+import { SharedList } from "./shared_list.ts";
 
 /** What came out. */
 export interface Evaluation {
@@ -69,7 +70,9 @@ export async function runEvaluation(
   }
   evaluation.resumed = tasks.length - open.length;
   if (open.length > 0) {
-    evaluation.rows.push(...await evaluateAll(model, open, cases, settings, journal));
+    evaluation.rows.push(
+      ...await evaluateAll(model, open, cases, settings, journal, options.workers),
+    );
   }
   const order = new Map(examples.map((example, i) => [exampleKey(example), i]));
   evaluation.rows.sort((a, b) => order.get(exampleKey(a))! - order.get(exampleKey(b))!);
@@ -82,24 +85,53 @@ async function evaluateAll(
   cases: readonly Case[],
   settings: EvaluationSettings,
   journal: Journal,
+  wanted: number,
 ): Promise<ExampleRow[]> {
+  const workers = Math.min(wanted, tasks.length);
   const { signal } = interruption();
-  using evaluator = new Evaluator(model, tasks, settings);
+  const stop = new AbortController();
+  const signals = AbortSignal.any([signal, stop.signal]);
   const work = tasks.map(({ prompt }) => prompt.tokens.length);
   using progress = new Progress("evaluating", sum(work), "tokens of prompts");
+  const list = new SharedList(tasks.length, workers);
   const rows: ExampleRow[] = [];
   let done = 0;
-  for (const [i, task] of tasks.entries()) {
-    const hash = promptHash(task.prompt.tokens);
-    const known = [FULL, ...cases].map((one) => journal.find(exampleKey(task.example), one, hash));
-    const missing = cases.filter((_, c) => known[c + 1] === undefined);
-    const [full, ...others] = await evaluator.evaluate(i, missing, { signal });
-    journal.add(known[0] ? others : [full!, ...others], hash);
-    const fresh = others.values();
-    rows.push(known[0] ?? full!, ...cases.map((_, c) => known[c + 1] ?? fresh.next().value!));
-    progress.update(done += work[i]!);
-  }
+  const run = async (worker: number) => {
+    using evaluator = new Evaluator(model, tasks, settings);
+    for (let i; (i = list.next(worker)) !== undefined;) {
+      signals.throwIfAborted();
+      rows.push(...await evaluateOne(evaluator, i, tasks[i]!, cases, journal, signals));
+      progress.update(done += work[i]!);
+    }
+  };
+  // All have stopped, and freed what is theirs, when the first error is told.
+  const ends = await Promise.allSettled(Array.from({ length: workers }, async (_, worker) => {
+    try {
+      await run(worker);
+    } catch (error) {
+      stop.abort(error);
+      throw error;
+    }
+  }));
+  if (ends.some(({ status }) => status === "rejected")) throw stop.signal.reason;
   return rows;
+}
+
+async function evaluateOne(
+  evaluator: Evaluator,
+  index: number,
+  { prompt, example }: Task,
+  cases: readonly Case[],
+  journal: Journal,
+  signal: AbortSignal,
+): Promise<ExampleRow[]> {
+  const hash = promptHash(prompt.tokens);
+  const known = [FULL, ...cases].map((one) => journal.find(exampleKey(example), one, hash));
+  const missing = cases.filter((_, c) => known[c + 1] === undefined);
+  const [full, ...others] = await evaluator.evaluate(index, missing, { signal });
+  journal.add(known[0] ? others : [full!, ...others], hash);
+  const fresh = others.values();
+  return [known[0] ?? full!, ...cases.map((_, c) => known[c + 1] ?? fresh.next().value!)];
 }
 
 /** The rows of an example if the journal has all of them. */
@@ -141,8 +173,8 @@ function evaluationSettings(
   options: EvaluationOptions,
   extras: Partial<EvaluationSettings>,
 ): EvaluationSettings {
-  const { queryText, question, window, chunkSize, spread, threads, klTokens, nllTokens, answers } =
-    options;
+  const { queryText, question, window, chunkSize, spread, klTokens, nllTokens, answers } = options;
+  const { workers, threads = workers > 1 ? navigator.hardwareConcurrency : undefined } = options;
   const query = model.tokenizer.tokenize(queryText ?? "").length;
   if (query > 63) {
     throw new UsageError(`Expected --query-text of at most 63 tokens but found ${query}`);
@@ -158,7 +190,7 @@ function evaluationSettings(
     ...(queryText === undefined ? {} : { queryText }),
     ...(chunkSize === undefined ? {} : { chunkSize }),
     ...(spread === undefined ? {} : { spread }),
-    ...(threads === undefined ? {} : { threads }),
+    ...(threads === undefined ? {} : { threads: Math.max(1, Math.floor(threads / workers)) }),
   };
 }
 

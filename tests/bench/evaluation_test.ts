@@ -53,6 +53,20 @@ function pick({ score, nll, answer }: ExampleRow) {
   return { score, nll, answer };
 }
 
+Deno.test("workers share the examples, and rows are those of one worker", () =>
+  withFolder(async (folder) => {
+    const args = [...NEEDLE, "--limit", "5", "--methods", "chunkkv", "--keeps", "0.3"];
+    const one = await evaluated(args, folder);
+    const journal = `${folder}/rows.jsonl`;
+    const three = [...args, "--workers", "3", "--resume", journal];
+    const timeless = (rows: ExampleRow[]) => rows.map((row) => ({ ...row, compress_ms: 0 }));
+    const several = await evaluated(three, folder);
+    assertEquals(timeless(several.rows), timeless(one.rows));
+    assertEquals(several.rows.length, 10);
+    const { rows } = await evaluated(three, folder);
+    assertEquals(rows, several.rows, "the journal has all rows");
+  }));
+
 Deno.test("compressed before the question, a keep of 1 is the full cache, a query or not", () =>
   withFolder(async (folder) => {
     for (const query of [[], ["--query-text", "\n\nWhat matters here?"]]) {
