@@ -22,7 +22,8 @@ async function quick(command: string): Promise<{ rows: Row[]; html: string; stdo
   const folder = await Deno.makeTempDir();
   try {
     const [json, html] = [`${folder}/rows.json`, `${folder}/report.html`];
-    const run = await chunkkv([command, "--quick", "--json", json, "--html", html]);
+    const workers = command === "speed" ? [] : ["--workers", `${navigator.hardwareConcurrency}`];
+    const run = await chunkkv([command, "--quick", ...workers, "--json", json, "--html", html]);
     assertEquals(run.code, 0, run.stderr);
     const { rows } = JSON.parse(await Deno.readTextFile(json));
     return { rows, html: await Deno.readTextFile(html), stdout: run.stdout };
