@@ -139,7 +139,7 @@ export function modelPath(name: string): string {
   if (Object.hasOwn(NAMED, name)) return NAMED[name as keyof typeof NAMED]();
   if (exists(name)) return name;
   throw new UsageError(
-    `Expected --model to be a GGUF file or one of ${MODELS} but found none at "${name}"`,
+    `Expected --model to be ${MODELS} or a GGUF file but found none at "${name}"`,
   );
 }
 
