@@ -117,9 +117,9 @@ static void device_reset(const char *after) {
   num_allocations = 0;
 }
 
-// Half of the time rows lie at the least alignment that their type allows.
-static bool device_aligned;  // all at multiples of 16 bytes
+static bool device_aligned;  // all rows' beginnings at multiples of 16 bytes
 
+// Else half of the time rows lie at the least alignment that their type allows.
 static int64_t random_offset(int32_t dtype) {
   if (device_aligned) return 0;
   const int64_t element = dtype == CKV_F32 ? 4 : dtype == CKV_F8_E4M3 ? 1 : 2;
