@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { enginePath } from "../bindings/llama_cpp/engine_path.ts";
+import { llamaEngine } from "../bindings/llama_cpp/engine.ts";
 
 const Q8_0 = 7; // LLAMA_FTYPE_MOSTLY_Q8_0
 
@@ -24,7 +24,8 @@ if (from === undefined || to === undefined) {
   console.error("Expected the paths of a GGUF file and of the one to be made");
   Deno.exit(2);
 }
-const library = Deno.dlopen(await enginePath(), {
+const { path } = await llamaEngine(); // refuses other releases, which may lay out parameters otherwise
+const library = Deno.dlopen(path, {
   llama_model_quantize_default_params: { parameters: [], result: PARAMS },
   llama_model_quantize: { parameters: ["buffer", "buffer", "buffer"], result: "u32" },
 });
