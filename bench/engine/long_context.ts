@@ -12,6 +12,7 @@ import { parseArgs } from "node:util";
 
 import { type KvType, type LlamaContext, LlamaModel } from "chunkkv/llama-cpp";
 import { decodeSeconds, median } from "./measure.ts";
+import { randomTokens } from "./random_tokens.ts";
 
 const DECODED = 64, TURNS = 6;
 
@@ -27,14 +28,6 @@ const { values: options } = parseArgs({
   },
 });
 if (options.model === undefined) throw new Error("Expected --model FILE");
-
-function randomTokens(length: number, vocabSize: number): Int32Array<ArrayBuffer> {
-  let state = 1;
-  return Int32Array.from({ length }, () => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return 300 + state % (vocabSize - 300);
-  });
-}
 
 /** Tokens per second of contexts that take turns; the median turn of each. */
 async function decode(contexts: LlamaContext[]): Promise<number[]> {
