@@ -15,11 +15,12 @@ const program = new Command("deno task build:cuda")
   .parse();
 const { arch } = program.opts<{ arch?: string[] }>();
 
+const unknown = arch?.find((name) => !ARCHITECTURES.includes(name));
+if (unknown !== undefined) {
+  console.error(`Expected --arch to be of ${ARCHITECTURES.join(", ")} but found "${unknown}"`);
+  Deno.exit(2);
+}
 try {
-  const unknown = arch?.find((name) => !ARCHITECTURES.includes(name));
-  if (unknown) {
-    throw new Error(`Expected --arch to be of ${ARCHITECTURES.join(", ")} but found ${unknown}`);
-  }
   await installCudaTools();
   await buildCuda(arch);
   await buildCudaTest();

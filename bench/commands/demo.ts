@@ -59,6 +59,9 @@ async function demo(options: DemoOptions): Promise<void> {
   const text = await readTextFile(options.text ?? TEXT, "--text");
   const question = options.question ??
     (options.text ? "Summarize the text above in one sentence." : QUESTION);
+  if (question.trim() === "") {
+    throw new UsageError(`Expected --question to have words but found "${question}"`);
+  }
   const ownWords = options.text === undefined && options.question === undefined;
   const answerStart = options.answerStart ?? (ownWords ? ANSWER_START : "");
   const path = modelPath(options.model);

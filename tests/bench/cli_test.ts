@@ -104,6 +104,7 @@ const BAD_USAGE: [string, string[], string][] = [
   ["an unknown option", ["demo", "--nonsense"], "unknown option"],
   ["an answer of no tokens", ["demo", "--max-tokens", "0"], "whole number from 2 to 4096"],
   ["an answer of x tokens", ["demo", "--max-tokens", "x"], "whole number from 2 to 4096"],
+  ["a question without words", ["demo", "--question", " "], "--question to have words"],
   ["no threads", ["demo", "--threads", "0"], "whole number from 1 to 1024"],
   [
     "a text that is not there",
