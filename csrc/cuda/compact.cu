@@ -118,10 +118,16 @@ static ckv_status check_and_move(const ckv_cuda_call *call, const ckv_kv_view *c
                          "Expected at most %lld kept rows on CUDA but found room for %d",
                          static_cast<long long>(CKV_COMPACT_FLAGS) * a.tile_rows, longest);
   }
-  const int32_t all = num_views * from->batch * a.heads * a.parts;
+  const int64_t all = static_cast<int64_t>(num_views) * from->batch * a.heads * a.parts;
+  if (all > INT32_MAX - CKV_COMPACT_FLAGS) {
+    return ckv_cuda_fail(call, CKV_ERROR_UNSUPPORTED,
+                         "Expected at most %d heads of all sequences on CUDA but found %lld",
+                         INT32_MAX - CKV_COMPACT_FLAGS, static_cast<long long>(all));
+  }
   const cudaStream_t stream = ckv_cuda_stream(call);
   for (a.first_unit = 0; a.first_unit < all; a.first_unit += a.units) {
-    a.units = std::min(all - a.first_unit, CKV_COMPACT_FLAGS / a.tiles);
+    a.units =
+        static_cast<int32_t>(std::min<int64_t>(all - a.first_unit, CKV_COMPACT_FLAGS / a.tiles));
     const int32_t slices = check_slices(a, longest);
     const int64_t turns = static_cast<int64_t>(num_views) * from->batch * a.kept_heads * slices;
     cudaError_t error = ckv_cuda_launch(ckv_check_kept_kernel, std::clamp<int64_t>(turns, 32, 1024),

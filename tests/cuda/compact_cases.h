@@ -99,9 +99,7 @@ static void free_view(const ckv_kv_view *v) {
   free((void *)(uintptr_t)v->block_table);
 }
 
-static void check_compaction(int32_t longest, bool in_place) {
-  enum layout layout;
-  ckv_kv_view src = random_view(longest, &layout);
+static void check_compaction(ckv_kv_view src, enum layout layout, bool in_place) {
   const enum keep keep = (enum keep)test_int(0, KEEPS - 1);
   const ckv_kept kept = random_kept(&src, keep);
   const ckv_kv_view dst = in_place ? src : destination_of(&src, &kept);
@@ -143,12 +141,30 @@ static void check_compaction(int32_t longest, bool in_place) {
   if (!in_place) free_view(&dst);
 }
 
+static void check_random(int32_t longest, bool in_place) {
+  enum layout layout;
+  const ckv_kv_view src = random_view(longest, &layout);
+  check_compaction(src, layout, in_place);
+}
+
+// More heads than one launch has flags for.
+static void check_many_heads(bool in_place) {
+  ckv_kv_view v = {.struct_size = sizeof v, .dtype = CKV_F8_E4M3, .head_dim = test_int(1, 3)};
+  v.num_kv_heads = 8;
+  v.batch = test_int(33000, 70000);
+  v.kv_len = test_int(1, 5);
+  v.kv_lens = random_lens(v.batch, v.kv_len);
+  layout_view(&v, ROWS, 0);
+  check_compaction(v, ROWS, in_place);
+}
+
 static void test_compact(bool quick) {
   for (int32_t in_place = 0; in_place < 2; in_place++) {
     const int before = test_failed;
     for (int32_t round = 0; round < (quick ? 40 : 400); round++) {
-      check_compaction(quick ? 3000 : 20000, in_place);
+      check_random(quick ? 3000 : 20000, in_place);
     }
+    for (int32_t round = 0; round < (quick ? 1 : 6); round++) check_many_heads(in_place);
     printf("compact %s: %d failed\n", in_place ? "in place" : "out of place", test_failed - before);
   }
 }

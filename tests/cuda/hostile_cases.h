@@ -248,7 +248,32 @@ static void bad_arguments(void) {
   free_problem(&p);
 }
 
+// More heads than are counted are refused, and not silently left out. The fake device would walk memory
+// that is not there.
+static void too_many_heads(void) {
+  char name[512];
+  ckv_device_describe(device_kind, 0, name, sizeof name);
+  if (device_kind == CKV_CPU || strstr(name, "No GPU at all")) return;
+  ckv_kv_view v = {.struct_size = sizeof v, .dtype = CKV_F8_E4M3, .head_dim = 1};
+  v.device = CKV_CUDA;
+  v.batch = 32768;
+  v.num_kv_heads = 65536;
+  v.kv_len = 2;
+  v.stride_token = 1;
+  v.stride_head = 2;
+  v.stride_batch = 2ll * v.num_kv_heads;
+  v.size_bytes = v.stride_batch * v.batch;
+  v.data = device_space(16, 0);
+  const ckv_kept shape = {sizeof shape, v.batch, 1, 1, NULL, NULL};
+  const ckv_kept kept = device_kept(&shape);
+  const ckv_status status = finished(ckv_compact(device, &v, NULL, &kept));
+  CHECK(status == CKV_ERROR_UNSUPPORTED, "too many heads: status %d: %s", status,
+        ckv_context_error(device));
+  device_reset("too many heads");
+}
+
 static void test_hostile(bool quick) {
+  too_many_heads();
   for (int32_t round = 0; round < (quick ? 3 : 20); round++) {
     const int before = test_failed;
     for (int32_t dtype = 0; ckv_dtype_name(dtype); dtype++) nan_in_rows(dtype);
