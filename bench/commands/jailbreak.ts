@@ -11,14 +11,13 @@ import { addEvaluationOptions, type EvaluationOptions } from "../evaluation/opti
 import type { ExampleRow } from "../evaluation/rows.ts";
 import { EVERYTHING, type Group, type SummaryRow } from "../evaluation/summary.ts";
 import { groupTable, LEGEND, methodTable, percent } from "../evaluation/tables.ts";
+import { CONTROLS } from "../tasks/example.ts";
 import { load } from "../tasks/jailbreak.ts";
 import { list } from "../usage.ts";
 
 interface JailbreakOptions extends EvaluationOptions {
   tasks?: string[];
 }
-
-const BENIGN = "benign";
 
 /** Adds the command. */
 export function addJailbreak(program: Command): void {
@@ -46,7 +45,7 @@ export function addJailbreak(program: Command): void {
 
 function groups({ task }: ExampleRow): Group[] {
   const own = { ...EVERYTHING, task };
-  return task === BENIGN ? [own] : [{ ...EVERYTHING, task: "attacks" }, own];
+  return task === CONTROLS ? [own] : [{ ...EVERYTHING, task: "attacks" }, own];
 }
 
 function print(rows: readonly SummaryRow[]): string {
@@ -61,5 +60,5 @@ function print(rows: readonly SummaryRow[]): string {
 
 /** The score is the share of right behaviour, which is answering where the request is harmless. */
 function refusalRate({ task, score }: SummaryRow): number | null {
-  return task === BENIGN && score !== null ? 1 - score : score;
+  return task === CONTROLS && score !== null ? 1 - score : score;
 }

@@ -14,8 +14,8 @@ import {
 } from "../evaluation/options.ts";
 import type { ExampleRow } from "../evaluation/rows.ts";
 import { loadModel, runEvaluation } from "../evaluation/run.ts";
-import { EVERYTHING, summarize, type SummaryRow } from "../evaluation/summary.ts";
-import { LEGEND, methodTable, percent } from "../evaluation/tables.ts";
+import { type Ends, EVERYTHING, summarize, type SummaryRow } from "../evaluation/summary.ts";
+import { interval, LEGEND, methodTable, percent, withEnds } from "../evaluation/tables.ts";
 import { meanInterval } from "../metrics/statistics.ts";
 import { renderHtml } from "../report/html.ts";
 import { results, writeJson, writeReport } from "../report/results.ts";
@@ -43,7 +43,7 @@ interface ReuseOptions extends Omit<EvaluationOptions, "reuse"> {
 interface ReuseRow extends SummaryRow {
   /** Mean Jaccard similarity of neighbouring layers, its interval, and by layer. */
   similarity: number | null;
-  similarity_ci: [low: number, high: number] | null;
+  similarity_ci: Ends | null;
   similarity_by_layer: number[];
 }
 
@@ -126,7 +126,8 @@ function withSimilarity(row: SummaryRow, examples: readonly ExampleRow[]): Reuse
   }
   const { mean, low, high } = meanInterval(lists.map(average));
   const byLayer = lists[0]!.map((_, layer) => average(lists.map((list) => list[layer]!)));
-  return { ...row, similarity: mean, similarity_ci: [low, high], similarity_by_layer: byLayer };
+  const ends: Ends | null = lists.length < 2 ? null : [low, high];
+  return { ...row, similarity: mean, similarity_ci: ends, similarity_by_layer: byLayer };
 }
 
 function similarityTable(rows: readonly ReuseRow[]): string {
@@ -135,8 +136,7 @@ function similarityTable(rows: readonly ReuseRow[]): string {
     { heading: "keep", text: (row) => percent(row.keep), align: "right" },
     {
       heading: "similarity of neighbouring layers",
-      text: ({ similarity, similarity_ci: ci }) =>
-        `${similarity!.toFixed(3)} [${ci![0].toFixed(3)}, ${ci![1].toFixed(3)}]`,
+      text: ({ similarity, similarity_ci }) => interval(withEnds(similarity, similarity_ci), 1, 3),
       align: "right",
     },
   ]);

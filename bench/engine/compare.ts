@@ -95,7 +95,7 @@ export async function compareMethods(
     native_tps: null,
     kl: meanDivergence(reference, reference),
     kl_tokens: reference.length,
-    answer: full.text,
+    answer: full.text.trim(),
   });
 
   const lowest = Math.min(...options.cases.map(({ keep }) => keep));
@@ -108,7 +108,7 @@ export async function compareMethods(
     await reread();
     const report = context.compress({ method, keep });
     const size = kvSize(context);
-    const { text: answer } = await greedy(context, options.maxTokens);
+    const answer = (await greedy(context, options.maxTokens)).text.trim();
     using native = method === "chunkkv" && keep === lowest
       ? await sameLength(model, context, prompt, settings)
       : null;

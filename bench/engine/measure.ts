@@ -37,13 +37,13 @@ export interface CaseSpeed {
 export async function greedy(
   context: LlamaContext,
   maxTokens: number,
-  options: { ignoreEnd?: boolean; stop?: readonly string[] } = {},
+  options: { ignoreEnd?: boolean; stop?: readonly string[]; signal?: AbortSignal } = {},
 ): Promise<{ text: string; tokens: readonly number[] }> {
   const pieces = context.generate({ ...options, maxTokens, temperature: 0 });
   let text = "";
   for (;;) {
     const { done, value } = await pieces.next();
-    if (done) return { text: text.trim(), tokens: value.tokens };
+    if (done) return { text, tokens: value.tokens };
     text += value;
   }
 }

@@ -14,6 +14,15 @@ export interface AnswerRequest {
   readonly onAnswer: (text: string) => void;
 }
 
+/** An answer that is wanted at once. */
+export interface AnswerNowOptions {
+  readonly maxTokens: number;
+  readonly stop: readonly string[];
+  /** Of the continuation, which begins with the answer. */
+  readonly leastTokens: number;
+  readonly signal?: AbortSignal;
+}
+
 interface Waiting {
   readonly request: AnswerRequest;
   readonly snapshot: LlamaSnapshot;
@@ -43,38 +52,36 @@ export class AnswerQueue implements Disposable {
   }
 
   /** Takes over sequence 0 of a context, to be answered soon. */
-  async add(from: LlamaContext, request: AnswerRequest): Promise<void> {
+  async add(from: LlamaContext, request: AnswerRequest, signal?: AbortSignal): Promise<void> {
     // Layers with sliding windows keep their cells, however few the others have.
     const sliding = Math.min(from.tokenCount(), this.#model.info.slidingWindow);
     const cells = Math.max(from.cellCount(), sliding) + request.maxTokens;
     const taken = this.#waiting.reduce((sum, one) => sum + one.cells, 0);
     if (this.#waiting.length === SEQUENCES || taken + cells > this.#settings.cells) {
-      await this.finish();
+      await this.finish(signal);
     }
     this.#waiting.push({ request, snapshot: from.snapshot(), cells });
   }
 
-  /**
-   * Lets sequence 0 of a context answer at once, and go on past the answer's end.
-   *
-   * @param options `leastTokens`: of the continuation, which begins with the answer.
-   */
+  /** Lets sequence 0 of a context answer at once, and go on past the answer's end. */
   async answerNow(
     from: LlamaContext,
-    options: { maxTokens: number; stop: readonly string[]; leastTokens: number },
+    options: AnswerNowOptions,
   ): Promise<{ answer: Awaited<ReturnType<typeof greedy>>; continuation: number[] }> {
-    await this.finish();
+    const { stop, signal } = options;
+    const stops = signal ? { signal } : {};
+    await this.finish(signal);
     using snapshot = from.snapshot();
     const context = this.#cleared();
     context.restore(snapshot);
-    const answer = await greedy(context, options.maxTokens, { stop: options.stop });
+    const answer = await greedy(context, options.maxTokens, { stop, ...stops });
     const missing = Math.max(0, options.leastTokens - answer.tokens.length);
-    const rest = await greedy(context, missing, { ignoreEnd: true });
+    const rest = await greedy(context, missing, { ignoreEnd: true, ...stops });
     return { answer, continuation: [...answer.tokens, ...rest.tokens] };
   }
 
   /** Answers what waits. */
-  async finish(): Promise<void> {
+  async finish(signal?: AbortSignal): Promise<void> {
     if (this.#waiting.length === 0) return;
     const context = this.#cleared();
     const { tokenizer } = this.#model;
@@ -90,6 +97,7 @@ export class AnswerQueue implements Disposable {
         maxTokens: most,
         stop,
         temperature: 0,
+        ...(signal ? { signal } : {}),
       });
       going.forEach((answer, i) => answer.add(texts[i]!));
       going = going.filter(({ isComplete }) => !isComplete);

@@ -111,7 +111,7 @@ export class Evaluator implements Disposable {
     const turn: Turn = { example, tokens: prompt.tokens, cut, before };
 
     const size = await this.#ready(turn, FULL);
-    const reference = await this.#reference(turn);
+    const reference = await this.#reference(turn, events.signal);
     const { logits, scores } = await this.#distributions(reference.continuation);
     const complete = completed(reference, logits, scores);
     const full = { ...size, kl: 0, nll: await this.#nll(complete.nllTokens) };
@@ -132,9 +132,9 @@ export class Evaluator implements Disposable {
         maxTokens: example.maxTokens,
         stop: example.stop ?? [],
         onAnswer: (text) => this.#fill(row, example, text),
-      });
+      }, events.signal);
     }
-    await this.#answers.finish();
+    await this.#answers.finish(events.signal);
     return rows;
   }
 
@@ -184,21 +184,27 @@ export class Evaluator implements Disposable {
     await this.#readCut(turn);
     const kept = chosen.kept.map(({ indices }) => indices.map((set) => set.filter((i) => i < cut)));
     const report = this.#context.compact(kept);
+    const layers = kept.map((indices) => ({ indices }));
+    const window = Math.max(wanted.window, this.#query.length + 1);
     return {
-      kept_tokens: keptTokens(kept.map((indices) => ({ indices }))),
-      window: Math.max(wanted.window, this.#query.length + 1),
+      kept_tokens: keptTokens(layers),
+      window,
       compress_ms: chosen.selectMilliseconds + report.compactMilliseconds,
+      ...(this.#settings.comparesLayers
+        ? { similarity: layerSimilarity(layers, cut + this.#query.length - window) }
+        : {}),
     };
   }
 
   /** What the full cache answers, and how it would go on. */
-  async #reference(turn: Turn): Promise<Answered> {
+  async #reference(turn: Turn, signal: AbortSignal | undefined): Promise<Answered> {
     const { maxTokens, stop = [], reference } = turn.example;
     const { klTokens, nllTokens, answers } = this.#settings;
     const { answer, continuation } = await this.#answers.answerNow(this.#context, {
       maxTokens: answers ? maxTokens : Math.min(maxTokens, klTokens),
       stop,
       leastTokens: klTokens,
+      ...(signal ? { signal } : {}),
     });
     return {
       continuation: continuation.slice(0, klTokens),

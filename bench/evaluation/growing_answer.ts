@@ -67,9 +67,9 @@ export class GrowingAnswer {
     this.#isComplete = reason !== "length" || stopped || this.tokens.length >= maxTokens;
   }
 
-  /** The text up to where it stops. */
+  /** The text up to where it stops, spaces around it included: code is scored with them. */
   get text(): string {
-    return this.#text().slice(0, this.#end()).trim();
+    return this.#text().slice(0, this.#end());
   }
 
   #text(): string {

@@ -3,6 +3,9 @@
  *
  * @module
  */
+import { createHash } from "node:crypto";
+
+import type { Example } from "../tasks/example.ts";
 import { UsageError } from "../usage.ts";
 import { type Case, caseKey } from "./cases.ts";
 import { exampleKey, type ExampleRow } from "./rows.ts";
@@ -27,25 +30,23 @@ export class Journal implements Disposable {
    */
   constructor(path: string | undefined, settings: JournalSettings) {
     if (path === undefined) return;
-    const header = JSON.stringify(settings);
-    const text = readIfThere(path);
+    this.#file = openAlone(path);
+    try {
+      this.#open(path, JSON.stringify(settings));
+    } catch (error) {
+      this.#file.close();
+      throw error;
+    }
+  }
+
+  #open(path: string, header: string): void {
+    const text = readWhole(this.#file!);
     // A run that was killed while it wrote leaves half a line.
     const whole = text.slice(0, text.lastIndexOf("\n") + 1);
     const [first, ...lines] = whole.split("\n").filter((line) => line !== "");
     if (first !== undefined) this.#read(path, first, header, lines);
     else if (text.trim() !== "" && !header.startsWith(text)) throw notAJournal(path, text);
-    try {
-      this.#file = Deno.openSync(path, { write: true, create: true });
-      this.#file.truncateSync(new TextEncoder().encode(whole).length);
-      this.#file.seekSync(0, Deno.SeekMode.End);
-    } catch (cause) {
-      throw new UsageError(
-        `Expected --resume to name a writable file but found "${path}": ${
-          (cause as Error).message
-        }`,
-        { cause },
-      );
-    }
+    this.#file!.truncateSync(new TextEncoder().encode(whole).length);
     if (first === undefined) this.#write(header);
   }
 
@@ -111,27 +112,50 @@ export class Journal implements Disposable {
   }
 }
 
-/** A short name of a prompt's tokens: FNV-1a. */
-export function promptHash(tokens: Int32Array): string {
-  let hash = 0x811c9dc5;
-  for (const token of tokens) hash = Math.imul(hash ^ token, 0x01000193) >>> 0;
-  return `${tokens.length}-${hash.toString(16)}`;
+/** A short name of what an example's rows depend on: its prompt, and what of it they are judged by. */
+export function exampleHash(tokens: Int32Array, example: Example): string {
+  const { answers, reference, maxTokens, stop, metric, allClasses } = example;
+  const judged = JSON.stringify([answers, reference, maxTokens, stop, metric, allClasses]);
+  const hash = createHash("sha256").update(
+    new Uint8Array(tokens.buffer.slice(
+      tokens.byteOffset,
+      tokens.byteOffset + tokens.byteLength,
+    )),
+  ).update(judged);
+  return `${tokens.length}-${hash.digest("hex").slice(0, 16)}`;
 }
 
 function rowKey(example: string, one: Case): string {
   return `${example} ${caseKey(one)}`;
 }
 
-function readIfThere(path: string): string {
+/** Opens a file that no other process has open as a journal. */
+function openAlone(path: string): Deno.FsFile {
+  let file;
   try {
-    return Deno.readTextFileSync(path);
+    file = Deno.openSync(path, { read: true, append: true, create: true });
   } catch (cause) {
-    if (cause instanceof Deno.errors.NotFound) return "";
     throw new UsageError(
-      `Expected --resume to name a readable file but found "${path}": ${(cause as Error).message}`,
+      `Expected --resume to name a writable file but found "${path}": ${(cause as Error).message}`,
       { cause },
     );
   }
+  try {
+    if (file.tryLockSync(true)) return file;
+  } catch {
+    return file; // a file system without locks
+  }
+  file.close();
+  throw new UsageError(
+    `Expected --resume to name a journal of one run but found "${path}" in use by another one`,
+  );
+}
+
+function readWhole(file: Deno.FsFile): string {
+  const bytes = new Uint8Array(file.statSync().size);
+  let length = 0;
+  for (let read; (read = file.readSync(bytes.subarray(length))); length += read);
+  return new TextDecoder().decode(bytes.subarray(0, length));
 }
 
 function notAJournal(path: string, found: string): UsageError {

@@ -10,7 +10,7 @@ import type { Example } from "../tasks/example.ts";
 import { interruption, UsageError } from "../usage.ts";
 import { type Case, FULL } from "./cases.ts";
 import { type EvaluationSettings, Evaluator, roomAfter, type Task } from "./evaluator.ts";
-import { Journal, promptHash } from "./journal.ts";
+import { exampleHash, Journal } from "./journal.ts";
 import { type EvaluationOptions, type ModelOptions, modelPath } from "./options.ts";
 import { compareTokens } from "./prefixes.ts";
 import { evaluationPrompt } from "./prompt.ts";
@@ -69,11 +69,10 @@ export async function runEvaluation(
     else open.push(task);
   }
   evaluation.resumed = tasks.length - open.length;
-  if (open.length > 0) {
-    evaluation.rows.push(
-      ...await evaluateAll(model, open, cases, settings, journal, options.workers),
-    );
-  }
+  const fresh = open.length > 0
+    ? await evaluateAll(model, open, cases, settings, journal, options)
+    : [];
+  evaluation.rows = evaluation.rows.concat(fresh);
   const order = new Map(examples.map((example, i) => [exampleKey(example), i]));
   evaluation.rows.sort((a, b) => order.get(exampleKey(a))! - order.get(exampleKey(b))!);
   return evaluation;
@@ -85,9 +84,10 @@ async function evaluateAll(
   cases: readonly Case[],
   settings: EvaluationSettings,
   journal: Journal,
-  wanted: number,
+  options: EvaluationOptions,
 ): Promise<ExampleRow[]> {
-  const workers = Math.min(wanted, tasks.length);
+  const workers = Math.min(options.workers, tasks.length);
+  const threads = threadsOfWorker(options, workers);
   const { signal } = interruption();
   const stop = new AbortController();
   const signals = AbortSignal.any([signal, stop.signal]);
@@ -97,7 +97,7 @@ async function evaluateAll(
   const rows: ExampleRow[] = [];
   let done = 0;
   const run = async (worker: number) => {
-    using evaluator = new Evaluator(model, tasks, settings);
+    using evaluator = new Evaluator(model, tasks, { ...settings, ...threads });
     for (let i; (i = list.next(worker)) !== undefined;) {
       signals.throwIfAborted();
       rows.push(...await evaluateOne(evaluator, i, tasks[i]!, cases, journal, signals));
@@ -125,7 +125,7 @@ async function evaluateOne(
   journal: Journal,
   signal: AbortSignal,
 ): Promise<ExampleRow[]> {
-  const hash = promptHash(prompt.tokens);
+  const hash = exampleHash(prompt.tokens, example);
   const known = [FULL, ...cases].map((one) => journal.find(exampleKey(example), one, hash));
   const missing = cases.filter((_, c) => known[c + 1] === undefined);
   const [full, ...others] = await evaluator.evaluate(index, missing, { signal });
@@ -136,7 +136,7 @@ async function evaluateOne(
 
 /** The rows of an example if the journal has all of them. */
 function knownRows(journal: Journal, task: Task, cases: readonly Case[]): ExampleRow[] | null {
-  const hash = promptHash(task.prompt.tokens);
+  const hash = exampleHash(task.prompt.tokens, task.example);
   const rows = [FULL, ...cases].map((one) => journal.find(exampleKey(task.example), one, hash));
   return rows.every((row) => row !== undefined) ? rows : null;
 }
@@ -174,7 +174,6 @@ function evaluationSettings(
   extras: Partial<EvaluationSettings>,
 ): EvaluationSettings {
   const { queryText, question, window, chunkSize, spread, klTokens, nllTokens, answers } = options;
-  const { workers, threads = workers > 1 ? navigator.hardwareConcurrency : undefined } = options;
   const query = model.tokenizer.tokenize(queryText ?? "").length;
   if (query > 63) {
     throw new UsageError(`Expected --query-text of at most 63 tokens but found ${query}`);
@@ -190,8 +189,13 @@ function evaluationSettings(
     ...(queryText === undefined ? {} : { queryText }),
     ...(chunkSize === undefined ? {} : { chunkSize }),
     ...(spread === undefined ? {} : { spread }),
-    ...(threads === undefined ? {} : { threads: Math.max(1, Math.floor(threads / workers)) }),
   };
+}
+
+/** A worker's share of the threads; alone it has the engine's own number. */
+function threadsOfWorker(options: EvaluationOptions, workers: number): { threads?: number } {
+  const { threads = workers > 1 ? navigator.hardwareConcurrency : undefined } = options;
+  return threads === undefined ? {} : { threads: Math.max(1, Math.floor(threads / workers)) };
 }
 
 /** What rows depend on beside their example and case. */

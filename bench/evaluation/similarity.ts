@@ -13,7 +13,10 @@ import type { KeptLayer } from "chunkkv/llama-cpp";
  * does not count.
  * @returns One value less than there are layers; the mean over kv heads where each chooses by itself.
  */
-export function layerSimilarity(layers: readonly KeptLayer[], windowStart: number): number[] {
+export function layerSimilarity(
+  layers: readonly Pick<KeptLayer, "indices">[],
+  windowStart: number,
+): number[] {
   return layers.slice(1).map(({ indices }, i) => {
     const before = layers[i]!.indices;
     const heads = Math.max(indices.length, before.length);

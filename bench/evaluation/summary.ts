@@ -7,8 +7,14 @@ import { groupedInterval } from "../metrics/statistics.ts";
 import { caseKey } from "./cases.ts";
 import { exampleKey, type ExampleRow } from "./rows.ts";
 
-/** A mean with the ends of its 95 % bootstrap interval. */
-export type MeanInterval = [mean: number, low: number, high: number];
+/**
+ * A mean with the ends of its 95 % bootstrap interval; null where a task has one example alone, which
+ * tells nothing of others.
+ */
+export type MeanInterval = [mean: number, low: number | null, high: number | null];
+
+/** The ends alone. */
+export type Ends = [low: number, high: number];
 
 /** Differences to another method over the same examples. */
 export interface Comparison {
@@ -36,10 +42,10 @@ export interface SummaryRow {
   n: number;
   /** Null where no answers were asked for. */
   score: number | null;
-  score_ci: [low: number, high: number] | null;
+  score_ci: Ends | null;
   nll: number | null;
   kl: number;
-  kl_ci: [low: number, high: number];
+  kl_ci: Ends | null;
   /** Mean tokens of the prompts, and of them in the cache. */
   prompt_tokens: number;
   kept_tokens: number;
@@ -47,8 +53,8 @@ export interface SummaryRow {
   /** This less the full cache; null for the full cache itself. */
   vs_full: Comparison | null;
   /**
-   * This less ChunkKV at the same fraction, of several the first; null for that itself, or where it
-   * was not run.
+   * This less ChunkKV at the same fraction, of several the first, and if there is one without shared
+   * layers that; null for it itself, or where it was not run.
    */
   vs_chunkkv: Comparison | null;
 }
@@ -95,9 +101,10 @@ function summaryRow(
   const score = estimate(rows, (row) => row.score);
   const kl = estimate(rows, (row) => row.kl)!;
   const full = cases.get(caseKey({ method: "full", keep: 1, reuse: 1 }));
-  const chunkkv = [...cases.values()].find(([first]) =>
-    first!.method === "chunkkv" && first!.keep === keep && first!.reuse === 1
+  const alike = [...cases.values()].filter(([first]) =>
+    first!.method === "chunkkv" && first!.keep === keep
   );
+  const chunkkv = alike.find(([first]) => first!.reuse === 1) ?? alike[0];
   return {
     ...group,
     method,
@@ -108,10 +115,10 @@ function summaryRow(
     ...(spread === undefined ? {} : { spread }),
     n: rows.length,
     score: score?.[0] ?? null,
-    score_ci: score && [score[1], score[2]],
+    score_ci: score && ends(score),
     nll: estimate(rows, (row) => row.nll)?.[0] ?? null,
     kl: kl[0],
-    kl_ci: [kl[1], kl[2]],
+    kl_ci: ends(kl),
     prompt_tokens: mean(rows.map((row) => row.prompt_tokens)),
     kept_tokens: mean(rows.map((row) => row.kept_tokens)),
     compress_ms: mean(rows.map((row) => row.compress_ms)),
@@ -153,8 +160,13 @@ function estimate<T>(
     list.push(found);
   }
   if (byTask.size === 0) return null;
-  const { mean, low, high } = groupedInterval([...byTask.values()]);
-  return [mean, low, high];
+  const groups = [...byTask.values()];
+  const { mean, low, high } = groupedInterval(groups);
+  return groups.some((values) => values.length < 2) ? [mean, null, null] : [mean, low, high];
+}
+
+function ends([, low, high]: MeanInterval): Ends | null {
+  return low === null || high === null ? null : [low, high];
 }
 
 function mean(values: readonly number[]): number {

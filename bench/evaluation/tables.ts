@@ -5,7 +5,7 @@
  */
 import { type Column, decimals, formatTable } from "../report/table.ts";
 import { methodLabel } from "./cases.ts";
-import type { MeanInterval, SummaryRow } from "./summary.ts";
+import type { Ends, MeanInterval, SummaryRow } from "./summary.ts";
 
 const RIGHT = { align: "right" } as const;
 
@@ -32,7 +32,7 @@ export function methodTable(rows: readonly SummaryRow[], score: string): string 
     { heading: "tokens", text: (row) => row.kept_tokens.toFixed(0), ...RIGHT },
     {
       heading: score,
-      text: ({ score, score_ci: ci }) => interval(score === null ? null : [score, ...ci!], 100, 1),
+      text: ({ score, score_ci }) => interval(withEnds(score, score_ci), 100, 1),
       ...RIGHT,
     },
     {
@@ -46,7 +46,7 @@ export function methodTable(rows: readonly SummaryRow[], score: string): string 
       ...RIGHT,
     },
     { heading: "nll", text: (row) => decimals(row.nll, 3), ...RIGHT },
-    { heading: "kl", text: (row) => interval([row.kl, ...row.kl_ci], 1, 3), ...RIGHT },
+    { heading: "kl", text: (row) => interval(withEnds(row.kl, row.kl_ci), 1, 3), ...RIGHT },
     {
       heading: "kl less chunkkv",
       text: ({ vs_chunkkv: other }) => interval(other?.kl, 1, 3),
@@ -85,18 +85,26 @@ export function groupTable(
 }
 
 /** What the columns mean. */
-export const LEGEND = `[low, high]: 95 % bootstrap interval. less full, less chunkkv: difference ` +
+export const LEGEND =
+  `[low, high]: 95 % bootstrap interval, of two examples a task or more. less full, less chunkkv: difference ` +
   `over the same examples, chunkkv at the same keep.
 nll: of the reference answer's tokens; kl: KL(full || this) over the full cache's greedy ` +
   `continuation, both in nats a token.`;
 
-/** A mean with its interval: `61.5 [50.0, 72.1]`; a dash where there is none. */
-function interval(
+/** A mean and its ends, if any. */
+export function withEnds(mean: number | null, ends: Ends | null): MeanInterval | null {
+  return mean === null ? null : [mean, ...ends ?? [null, null] as const];
+}
+
+/** A mean with its interval: `61.5 [50.0, 72.1]`; a dash where there is no mean. */
+export function interval(
   estimate: MeanInterval | null | undefined,
   scale: number,
   digits: number,
 ): string {
   if (!estimate) return "-";
-  const [mean, low, high] = estimate.map((value) => (value * scale).toFixed(digits));
-  return `${mean} [${low}, ${high}]`;
+  const [mean, low, high] = estimate.map((value) =>
+    value === null ? null : (value * scale).toFixed(digits)
+  );
+  return low === null ? `${mean}` : `${mean} [${low}, ${high}]`;
 }

@@ -4,6 +4,7 @@
  * @module
  */
 import type { Example, Metric } from "../tasks/example.ts";
+import { baseOf } from "../tasks/longbench.ts";
 import { gsm8k, needle } from "./exact.ts";
 import { classification, codeSimilarity, count, retrieval, retrievalChinese } from "./longbench.ts";
 import { qaF1, qaF1Chinese } from "./qa.ts";
@@ -39,7 +40,7 @@ const FIRST_LINE_ONLY = new Set(["trec", "triviaqa", "samsum", "lsht"]);
  * @returns From 0 (wrong) to 1 (right).
  */
 export function score(example: Example, prediction: string): number {
-  const text = FIRST_LINE_ONLY.has(example.task) ? firstLine(prediction) : prediction;
+  const text = FIRST_LINE_ONLY.has(baseOf(example.task)) ? firstLine(prediction) : prediction;
   const scores = example.answers.map((answer) => SCORES[example.metric](text, answer, example));
   return Math.max(0, ...scores);
 }

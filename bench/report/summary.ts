@@ -11,6 +11,7 @@ import {
   meanInterval,
 } from "../metrics/statistics.ts";
 import { methodLabel } from "../evaluation/cases.ts";
+import { CONTROLS } from "../tasks/example.ts";
 
 /** A row of an evaluation's JSON: one example, or with `n` above 1 the mean of several. */
 export interface EvaluationRow {
@@ -89,7 +90,10 @@ export function scoreOf({ score, exact }: EvaluationRow): number | undefined {
   return value === undefined || value === null ? undefined : Number(value);
 }
 
-/** One line for each task, method and fraction, and where tasks are several, their mean. */
+/**
+ * One line for each task, method and fraction, and where tasks are several, their mean. Controls have a
+ * line of their own and are in no mean: being right is another thing there.
+ */
 export function summarize(rows: readonly EvaluationRow[]): Summary[] {
   // Commands may add means of the rows that they list: those are computed here.
   const single = rows.filter(({ n = 1 }) => n === 1);
@@ -99,9 +103,11 @@ export function summarize(rows: readonly EvaluationRow[]): Summary[] {
     const full = own.filter(({ method }) => method === "full");
     return byCase(own).map((group) => taskLine(task, group, full));
   });
-  if (byTask.length === 1) return lines;
-  const full = used.filter(({ method }) => method === "full");
-  return [...byCase(used).map((group) => meanLine(group, full, byTask.length)), ...lines];
+  const meant = used.filter(({ task }) => task !== CONTROLS);
+  const tasks = byTask.filter(([task]) => task !== CONTROLS).length;
+  if (byTask.length === 1 || tasks === 0) return lines;
+  const full = meant.filter(({ method }) => method === "full");
+  return [...byCase(meant).map((group) => meanLine(group, full, tasks)), ...lines];
 }
 
 function byCase(rows: readonly EvaluationRow[]): EvaluationRow[][] {
@@ -135,7 +141,9 @@ function meanLine(
     const lists = byTask.map((rows) => numbers(rows, value)).filter((list) => list.length > 0);
     if (lists.length < tasks) return undefined;
     if (group.some(({ n = 1 }) => n > 1)) return { mean: mean(lists.map((list) => mean(list))) };
-    return groupedInterval(lists);
+    return lists.some((list) => list.length < 2)
+      ? { mean: mean(lists.map((list) => mean(list))) }
+      : groupedInterval(lists);
   };
   return {
     task: undefined,

@@ -5,6 +5,9 @@
  * @module
  */
 
+/** The task of harmless requests beside attacks, where answering is right. */
+export const CONTROLS = "benign";
+
 /** How answers are scored; `bench/metrics/score.ts` has a function for each. */
 export type Metric =
   | "qa_f1"

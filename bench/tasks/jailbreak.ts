@@ -9,7 +9,7 @@ import * as v from "valibot";
 import type { Behaviour } from "../metrics/refusal.ts";
 import { UsageError } from "../usage.ts";
 import { chosenTasks, draw } from "./draw.ts";
-import type { Example, LoadOptions } from "./example.ts";
+import { CONTROLS, type Example, type LoadOptions } from "./example.ts";
 import { checkRow, formatError, listFiles, readRows, type Row, sample, stem } from "./rows.ts";
 
 const MAX_TOKENS = 64;
@@ -18,7 +18,7 @@ const TEXT_FORMATS = ["template", "persuade", "logic"];
 const ID = v.nullish(v.union([v.string(), v.number()]));
 const ATTACK = v.looseObject({ id: ID, jailbreak_query: v.string(), format: v.string() });
 const CONTROL = v.looseObject({ id: ID, prompt: v.string() });
-const BENIGN = v.looseObject({ Index: ID, Goal: v.string() });
+const GOAL = v.looseObject({ Index: ID, Goal: v.string() });
 
 /**
  * Attacks (tasks `template`, `persuade`, `logic`) and controls (`benign`).
@@ -37,6 +37,24 @@ export async function load(dir: string | undefined, options: LoadOptions): Promi
       if (example !== undefined) examples.push(example);
     }
   }
+  return chosen(withoutRepeats(examples), files, folder, options);
+}
+
+/** The same attack comes with several images, and in the smaller of two files again. */
+function withoutRepeats(examples: readonly Example[]): Example[] {
+  const known = new Set<string>();
+  return examples.filter(({ task, context }) => {
+    const text = JSON.stringify([task, context]);
+    return !known.has(text) && known.add(text);
+  });
+}
+
+function chosen(
+  examples: readonly Example[],
+  files: readonly string[],
+  folder: string,
+  options: LoadOptions,
+): Example[] {
   if (examples.length === 0) {
     throw new UsageError(
       `Expected --data to name a folder with JailbreakV's CSV or JSONL but found ` +
@@ -58,12 +76,14 @@ function toExample(row: Row<unknown>, file: string, index: number): Example | un
   }
   if (keys.includes("prompt")) {
     const { value } = checkRow(row, CONTROL);
-    return request("benign", `${name}/${value.id ?? index}`, value.prompt, "answered");
+    return request(CONTROLS, `${name}/${value.id ?? index}`, value.prompt, "answered");
   }
   if (keys.includes("Goal") && file.includes("benign")) {
-    const { value } = checkRow(row, BENIGN);
-    return request("benign", `${name}/${value.Index ?? index}`, value.Goal, "answered");
+    const { value } = checkRow(row, GOAL);
+    return request(CONTROLS, `${name}/${value.Index ?? index}`, value.Goal, "answered");
   }
+  // RedTeam_2K, which lies beside the attacks that were made of it.
+  if (keys.includes("question") && keys.includes("policy")) return undefined;
   throw formatError(row.place, '"jailbreak_query" or "prompt" in every row', keys);
 }
 

@@ -67,7 +67,7 @@ interface Config {
 export async function load(dir: string | undefined, options: LoadOptions): Promise<Example[]> {
   const folder = dir ?? sample("longbench");
   const files = await listFiles(folder, [".jsonl"]);
-  const known = files.filter((name) => taskOf(name) in LONGBENCH_METRICS);
+  const known = files.filter((name) => baseOf(stem(name)) in LONGBENCH_METRICS);
   if (known.length === 0) {
     throw new UsageError(
       `Expected --data to name a folder with files such as hotpotqa.jsonl but found ${
@@ -76,28 +76,28 @@ export async function load(dir: string | undefined, options: LoadOptions): Promi
     );
   }
   const config = await readConfig(folder);
-  const tasks = chosenTasks([...new Set(known.map(taskOf))], options.tasks);
   const examples: Example[] = [];
-  for (const name of known.filter((name) => tasks.includes(taskOf(name)))) {
-    const rows = await readRowsAs(join(folder, name), ROW);
-    examples.push(...rows.map((row, i) => toExample(taskOf(name), row, i, config)));
+  for (const task of chosenTasks(known.map(stem), options.tasks)) {
+    const rows = await readRowsAs(join(folder, `${task}.jsonl`), ROW);
+    for (const [i, row] of rows.entries()) examples.push(toExample(task, row, i, config));
   }
   return draw(examples, options);
 }
 
-/** LongBench-E's files end in `_e`; prompts and metrics are the same. */
-function taskOf(file: string): string {
-  return stem(file).replace(/_e$/, "");
+/** LongBench-E's tasks end in `_e`; they have other rows, and prompts and metrics of those without. */
+export function baseOf(task: string): string {
+  return task.replace(/_e$/, "");
 }
 
 function toExample(task: string, row: Row<LongBenchRow>, index: number, config: Config): Example {
   const { value } = row;
-  const metric = LONGBENCH_METRICS[task]!;
-  const prompt = fill(config.prompts[task]!, value);
+  const base = baseOf(task);
+  const metric = LONGBENCH_METRICS[base]!;
+  const prompt = fill(config.prompts[base]!, value);
   if (metric === "classification" && !value.all_classes?.length) {
     throw formatError(row.place, `"all_classes" to be the classes of ${task}`, value.all_classes);
   }
-  const chat = !RAW_TASKS.has(task);
+  const chat = !RAW_TASKS.has(base);
   const end = prompt.instructionAfter + prompt.question;
   const space = chat || /\s$/.test(end) ? "" : " ";
   return {
@@ -108,9 +108,9 @@ function toExample(task: string, row: Row<LongBenchRow>, index: number, config: 
     chat,
     answers: value.answers,
     reference: space + value.answers[0]!,
-    maxTokens: config.maxTokens[task]!,
+    maxTokens: config.maxTokens[base]!,
     // As officially: small models repeat the next dialogue without end.
-    ...(task === "samsum" ? { stop: ["\n"] } : {}),
+    ...(base === "samsum" ? { stop: ["\n"] } : {}),
     metric,
     ...(value.all_classes ? { allClasses: value.all_classes } : {}),
   };
@@ -129,6 +129,10 @@ async function readConfig(folder: string): Promise<Config> {
   const template = v.pipe(
     v.string(),
     v.check((text) => text.split("{context}").length === 2, "a prompt with one {context}"),
+    v.check((text) => {
+      const parts = text.split("{input}");
+      return parts.length === 1 || parts.length === 2 && parts[0]!.includes("{context}");
+    }, "a prompt with at most one {input}, after the {context}"),
   );
   const prompts = v.record(v.string(), template);
   const lengths = v.record(v.string(), v.pipe(v.number(), v.integer(), v.minValue(1)));

@@ -49,6 +49,19 @@ Deno.test("needle has a row for each example and case, and a keep of 1 is the fu
     assertStringIncludes(await Deno.readTextFile(html), "chunkkv");
   }));
 
+Deno.test("answers are judged as they were written, with the spaces that code is scored with", () =>
+  withFolder(async (folder) => {
+    const { rows } = await evaluated(
+      ["longbench", "--tasks", "trec", "--methods", "snapkv", "--keeps", "0.1", ...TINY],
+      folder,
+    );
+    const [full, snapkv] = rows;
+    assertEquals([full!.task, full!.method, snapkv!.method], ["trec", "full", "snapkv"]);
+    for (const { answer } of rows) assertEquals(answer?.[0], " ", JSON.stringify(answer));
+    // Each way to generate: the one that begins with the full cache's words, and in a batch.
+    assert(rows.some(({ answer }, i) => answer !== rows[i - i % 2]!.answer), "one is in a batch");
+  }));
+
 function pick({ score, nll, answer }: ExampleRow) {
   return { score, nll, answer };
 }

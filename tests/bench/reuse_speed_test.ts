@@ -46,6 +46,18 @@ Deno.test("reuse tells how alike layers choose, and what sharing does", () =>
     assertStringIncludes(stdout, "chunkkv N=3");
   }));
 
+Deno.test("reuse tells it of what a query chose, too", () =>
+  withFolder(async (folder) => {
+    const { rows, stdout } = await evaluated([
+      ...["reuse", "--lengths", "120", "--limit", "1", "--methods", "chunkkv", "--keeps", "0.4"],
+      ...["--reuse", "1", "--question", "after", "--query-text", "What matters here?", ...TINY],
+    ], folder);
+    const { similarity } = rows[1]!;
+    assertEquals(similarity!.length, 29);
+    assert(similarity!.some((value) => value > 0 && value < 1), `${similarity}`);
+    assertStringIncludes(stdout, "similarity of neighbouring layers");
+  }));
+
 Deno.test("speed holds each method against a context that was never longer", () =>
   withFolder(async (folder) => {
     const { rows, stdout } = await evaluated([

@@ -36,7 +36,7 @@ Deno.test("a stop text across two rounds ends an answer, as do its own end and i
   stopped.add(round(" 42.\n"));
   assertEquals(stopped.isComplete, false);
   stopped.add(round("Q: more END"));
-  assertEquals([stopped.isComplete, stopped.text], [true, "42."]);
+  assertEquals([stopped.isComplete, stopped.text], [true, " 42."]);
   const ended = answer(50, ["\n"]);
   ended.add(round("Yes", "end"));
   assertEquals([ended.isComplete, ended.text], [true, "Yes"]);

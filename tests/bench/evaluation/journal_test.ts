@@ -1,6 +1,7 @@
 import { assertEquals, assertThrows } from "@std/assert";
-import { Journal, promptHash } from "../../../bench/evaluation/journal.ts";
+import { exampleHash, Journal } from "../../../bench/evaluation/journal.ts";
 import type { ExampleRow } from "../../../bench/evaluation/rows.ts";
+import type { Example } from "../../../bench/tasks/example.ts";
 import { UsageError } from "../../../bench/usage.ts";
 
 const SETTINGS = { command: "needle", window: 32 };
@@ -35,8 +36,13 @@ async function withPath(use: (path: string) => void): Promise<void> {
 
 Deno.test("a journal that is opened again has its rows, those of other prompts left out", () =>
   withPath((path) => {
-    using first = new Journal(path, SETTINGS);
-    first.add([row("a", FULL), row("a", CHUNKKV)], "7-x");
+    {
+      using first = new Journal(path, SETTINGS);
+      first.add([row("a", FULL), row("a", CHUNKKV)], "7-x");
+      const text = Deno.readTextFileSync(path);
+      assertThrows(() => new Journal(path, SETTINGS), UsageError, "in use by another one");
+      assertEquals(Deno.readTextFileSync(path), text);
+    }
     using again = new Journal(path, SETTINGS);
     assertEquals(again.find("needle/a", CHUNKKV, "7-x"), row("a", CHUNKKV));
     assertEquals(again.find("needle/a", { ...CHUNKKV, keep: 0.2 }, "7-x"), undefined);
@@ -82,10 +88,24 @@ Deno.test("journals of other settings, other files and broken rows are refused a
     assertThrows(() => new Journal("/nowhere/journal", SETTINGS), UsageError, "a writable file");
   }));
 
-Deno.test("a prompt's hash tells prompts apart", () => {
+Deno.test("an example's hash tells prompts apart, and what answers are judged by", () => {
+  const example: Example = {
+    ...{ id: "a", task: "qasper", context: "", question: "", chat: true, answers: ["42"] },
+    ...{ reference: " 42", maxTokens: 32, metric: "qa_f1" },
+  };
   const hashes = [[1, 2, 3], [1, 3, 2], [1, 2], [1, 2, 3, 0]].map((tokens) =>
-    promptHash(Int32Array.from(tokens))
+    exampleHash(Int32Array.from(tokens), example)
   );
-  assertEquals(new Set(hashes).size, 4);
-  assertEquals(promptHash(Int32Array.of(1, 2, 3)), hashes[0]);
+  const others: Partial<Example>[] = [
+    { answers: ["43"] },
+    { reference: " 43" },
+    { maxTokens: 33 },
+    { stop: ["\n"] },
+    { metric: "rouge_l" },
+    { allClasses: ["42"] },
+  ];
+  const tokens = Int32Array.of(0, 1, 2, 3).subarray(1);
+  hashes.push(...others.map((other) => exampleHash(tokens, { ...example, ...other })));
+  assertEquals(new Set(hashes).size, 10);
+  assertEquals(exampleHash(tokens, { ...example, id: "b" }), hashes[0]);
 });

@@ -1,7 +1,8 @@
-import { assertAlmostEquals, assertEquals } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertStringIncludes } from "@std/assert";
 import type { ExampleRow } from "../../../bench/evaluation/rows.ts";
 import { layerSimilarity } from "../../../bench/evaluation/similarity.ts";
 import { EVERYTHING, summarize } from "../../../bench/evaluation/summary.ts";
+import { methodTable } from "../../../bench/evaluation/tables.ts";
 
 function row(task: string, id: string, method: string, values: Partial<ExampleRow>): ExampleRow {
   return {
@@ -61,6 +62,33 @@ Deno.test("means are over tasks, differences over the same examples", () => {
   assertEquals(summary[7]!.vs_full!.nll, null);
   const [low, high] = summary[8]!.score_ci!;
   assertEquals([low, high], [0, 1]);
+  // One example tells nothing of others, alone or in a mean over tasks.
+  for (const line of [chunkkv!, summary[5]!]) {
+    assertEquals([line.score_ci, line.kl_ci], [null, null]);
+    assertEquals(line.vs_full!.score!.slice(1), [null, null]);
+  }
+  assertEquals(summary[7]!.vs_chunkkv!.kl.slice(1), [0, 2]);
+});
+
+Deno.test("what only ran with shared layers is compared, too, but rather with those without", () => {
+  const shared = row("a", "1", "chunkkv", { reuse: 2, kl: 1 });
+  const others = [row("a", "1", "full", {}), row("a", "1", "snapkv", { kl: 3 })];
+  const less = (rows: ExampleRow[]) =>
+    summarize(rows, () => [EVERYTHING]).find(({ method }) => method === "snapkv")!.vs_chunkkv!
+      .kl[0];
+  assertEquals(less([...others, shared]), 2);
+  assertEquals(less([...others, shared, row("a", "1", "chunkkv", { kl: 0.5 })]), 2.5);
+});
+
+Deno.test("tables have no interval where there is none", () => {
+  const rows = ["full", "chunkkv"].flatMap((method) =>
+    ["1", "2"].map((id) => row("a", id, method, { score: 0.5, kl: 0 }))
+  );
+  const table = (rows: ExampleRow[]) => methodTable(summarize(rows, () => [EVERYTHING]), "score");
+  assertStringIncludes(table(rows), "50.0 [50.0, 50.0]");
+  const alone = table(rows.filter(({ id }) => id === "1"));
+  assertStringIncludes(alone, "0.000");
+  assert(!/\[|null|NaN/.test(alone), alone);
 });
 
 Deno.test("layers are as alike as what they chose before the window", () => {

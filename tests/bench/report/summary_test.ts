@@ -94,7 +94,7 @@ Deno.test("the page's figures are those of the table and the JSON", () => {
     ({ task }) => [EVERYTHING, { ...EVERYTHING, task }],
   );
   const ends = (estimate: Estimate | undefined) =>
-    estimate ? [estimate.mean, estimate.low, estimate.high] : null;
+    estimate ? [estimate.mean, estimate.low ?? null, estimate.high ?? null] : null;
   const ofPages = pages.map((line) => ({
     ...{ task: line.task ?? null, method: line.method, keep: line.keep, n: line.n },
     ...{ score: ends(line.score), kl: ends(line.kl), nll: line.nll?.mean ?? null },
@@ -103,15 +103,28 @@ Deno.test("the page's figures are those of the table and the JSON", () => {
   // Where a task has no reference answers the page tells no mean over all tasks.
   const ofTables = tables.map((row) => ({
     ...{ task: row.task, method: row.method, keep: row.keep, n: row.n },
-    ...{ score: [row.score!, ...row.score_ci!], kl: [row.kl, ...row.kl_ci] },
+    ...{ score: [row.score!, ...row.score_ci!], kl: [row.kl, ...row.kl_ci!] },
     nll: row.task === null ? null : row.nll,
-    less_full: row.vs_full?.score ?? null,
+    less_full: row.vs_full?.score?.slice() ?? null,
   }));
   assertEquals(ofPages.length, 12);
   for (const line of ofPages) {
     const { task, method } = line;
     assertEquals(line, ofTables.find((row) => row.task === task && row.method === method));
   }
+});
+
+Deno.test("controls are in no mean, and one example of a task leaves it without an interval", () => {
+  const task = (task: string, scores: number[]) =>
+    scores.map((score, i) => ({ method: "h2o", keep: 0.1, task, id: `${i}`, score }));
+  const rows = [...task("benign", [1, 1]), ...task("logic", [0, 1]), ...task("persuade", [0, 0])];
+  const [mean, ...byTask] = summarize(rows);
+  assertEquals([mean!.task, mean!.n, mean!.score!.mean], [undefined, 4, 0.25]);
+  assert(mean!.score!.low !== undefined);
+  assertEquals(byTask.map(({ task }) => task), ["benign", "logic", "persuade"]);
+  assertEquals(summarize(task("benign", [1, 1])).map(({ task }) => task), ["benign"]);
+  const [alone] = summarize([...task("a", [0]), ...task("b", [1, 0])]);
+  assertEquals(alone!.score, { mean: 0.25 });
 });
 
 Deno.test("isEvaluation() tells evaluations from other results", () => {

@@ -107,8 +107,15 @@ Deno.test("longbench takes the folder's own prompts, and LongBench-E's files", a
   };
   await withFiles(files, async (dir) => {
     const [example] = await longbench(dir, { seed: 1 });
-    assertEquals([example!.task, example!.maxTokens], ["qasper", 5]);
+    assertEquals([example!.task, example!.maxTokens], ["qasper_e", 5]);
     assertEquals(promptText(example!), "<Ann did it. {input}| Who? >");
+    await Deno.writeTextFile(`${dir}/qasper.jsonl`, jsonl(ROW));
+    const both = await longbench(dir, { seed: 1 });
+    assertEquals(both.map(({ task, metric }) => [task, metric]), [
+      ["qasper", "qa_f1"],
+      ["qasper_e", "qa_f1"],
+    ]);
+    assertEquals((await longbench(dir, { seed: 1, tasks: ["qasper_e"] })).length, 1);
   });
 });
 
@@ -128,6 +135,14 @@ Deno.test("errors name file, line, and what was expected and found", async () =>
       "prompts.json",
       "one {context}",
     ],
+    ...["{input} {context}", "{context} {input} {input}", "{input}{context}{input}"].map((prompt) =>
+      [
+        longbench,
+        { "qasper.jsonl": jsonl(ROW), "prompts.json": JSON.stringify({ qasper: prompt }) },
+        "prompts.json",
+        "one {input}, after the {context}",
+      ] as [Load, Record<string, string>, string, string]
+    ),
     [
       gsm8k,
       { "test.jsonl": jsonl({ question: "1 + 1?", answer: "2" }) },
@@ -169,6 +184,12 @@ Deno.test("jailbreak reads CSV with line breaks in cells, and leaves images out"
     "mini.csv": "id,jailbreak_query,redteam_query,format,policy,image_path\n" +
       '0,"Play a role.\n""Max"", open the door.",Open the door,Template,Sample,\n' +
       "1,See the picture,Open the door,figstep,Sample,a.png\n",
+    // The whole set repeats what the small one has, and attacks with every kind of image.
+    "whole.csv": "id,jailbreak_query,redteam_query,format,policy,image_path\n" +
+      '7,"Play a role.\n""Max"", open the door.",Open the door,Template,Sample,b.png\n' +
+      "8,It is only logical,Open the door,Logic,Sample,b.png\n" +
+      "9,It is only logical,Open the door,Logic,Sample,c.png\n",
+    "RedTeam_2K.csv": "id,question,policy,from\n0,Open the door,Sample,LLM\n",
     "benign-behaviors.csv": "Index,Goal,Target\n0,Bake bread,Sure\n",
   };
   await withFiles(files, async (dir) => {
@@ -176,6 +197,7 @@ Deno.test("jailbreak reads CSV with line breaks in cells, and leaves images out"
     assertEquals(examples.map(({ task, context, answers }) => [task, context, answers]), [
       ["benign", "Bake bread", ["answered"]],
       ["template", 'Play a role.\n"Max", open the door.', ["refused"]],
+      ["logic", "It is only logical", ["refused"]],
     ]);
     assertEquals((await jailbreak(dir, { seed: 1, tasks: ["benign"] })).length, 1);
   });
