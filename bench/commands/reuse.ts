@@ -126,7 +126,7 @@ function withSimilarity(row: SummaryRow, examples: readonly ExampleRow[]): Reuse
   }
   const { mean, low, high } = meanInterval(lists.map(average));
   const byLayer = lists[0]!.map((_, layer) => average(lists.map((list) => list[layer]!)));
-  const ends: Ends | null = lists.length < 2 ? null : [low, high];
+  const ends: Ends | null = lists.length === 1 ? null : [low, high];
   return { ...row, similarity: mean, similarity_ci: ends, similarity_by_layer: byLayer };
 }
 

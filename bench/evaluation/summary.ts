@@ -3,12 +3,12 @@
  *
  * @module
  */
-import { groupedInterval } from "../metrics/statistics.ts";
+import { groupedInterval, hasInterval } from "../metrics/statistics.ts";
 import { caseKey } from "./cases.ts";
 import { exampleKey, type ExampleRow } from "./rows.ts";
 
 /**
- * A mean with the ends of its 95 % bootstrap interval; null where a task has one example alone, which
+ * A mean with the ends of its 95 % bootstrap interval; null where one task has one example alone, which
  * tells nothing of others.
  */
 export type MeanInterval = [mean: number, low: number | null, high: number | null];
@@ -162,7 +162,7 @@ function estimate<T>(
   if (byTask.size === 0) return null;
   const groups = [...byTask.values()];
   const { mean, low, high } = groupedInterval(groups);
-  return groups.some((values) => values.length < 2) ? [mean, null, null] : [mean, low, high];
+  return hasInterval(groups) ? [mean, low, high] : [mean, null, null];
 }
 
 function ends([, low, high]: MeanInterval): Ends | null {

@@ -86,7 +86,7 @@ export function groupTable(
 
 /** What the columns mean. */
 export const LEGEND =
-  `[low, high]: 95 % bootstrap interval, of two examples a task or more. less full, less chunkkv: difference ` +
+  `[low, high]: 95 % bootstrap interval, where there are examples enough. less full, less chunkkv: difference ` +
   `over the same examples, chunkkv at the same keep.
 nll: of the reference answer's tokens; kl: KL(full || this) over the full cache's greedy ` +
   `continuation, both in nats a token.`;

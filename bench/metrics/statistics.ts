@@ -45,7 +45,8 @@ export function meanInterval(values: readonly number[], options: BootstrapOption
 
 /**
  * The mean of the groups' means, as benchmarks average over tasks, with its interval: each group is
- * drawn anew within itself.
+ * drawn anew within itself, groups of one value among each other, which is rather too wide than too
+ * narrow (collapsed strata: Cochran, Sampling Techniques, 1977).
  *
  * @param groups At least one, each with at least one value; all finite.
  * @throws {RangeError} If a value is not finite, or there is none.
@@ -62,12 +63,23 @@ export function groupedInterval(
   for (const group of groups) checkFinite(group);
   const lists = groups.map((group) => [...group]);
   const random = seededRandom(seed, "bootstrap");
+  const single = lists.filter((list) => list.length === 1).flat();
+  const others = lists.filter((list) => list.length > 1);
   const resampled = (list: number[]) => mean(sampleWithReplacement(list, list.length, random));
-  const means = Array.from({ length: resamples }, () => mean(lists.map(resampled)));
+  const drawn = () => [
+    ...others.map(resampled),
+    ...single.length > 0 ? sampleWithReplacement(single, single.length, random) : [],
+  ];
+  const means = Array.from({ length: resamples }, () => mean(drawn()));
   const tail = (1 - level) / 2;
   const [low, high] = quantile(means, [tail, 1 - tail]);
   const n = lists.reduce((count, list) => count + list.length, 0);
   return { mean: mean(lists.map((list) => mean(list))), low: low!, high: high!, n };
+}
+
+/** Whether values tell how much they vary: not where one group has one alone. */
+export function hasInterval(groups: readonly (readonly number[])[]): boolean {
+  return groups.filter((group) => group.length === 1).length !== 1;
 }
 
 /**

@@ -8,6 +8,7 @@ import {
   asDifference,
   type Difference,
   groupedInterval,
+  hasInterval,
   meanInterval,
 } from "../metrics/statistics.ts";
 import { methodLabel } from "../evaluation/cases.ts";
@@ -141,9 +142,9 @@ function meanLine(
     const lists = byTask.map((rows) => numbers(rows, value)).filter((list) => list.length > 0);
     if (lists.length < tasks) return undefined;
     if (group.some(({ n = 1 }) => n > 1)) return { mean: mean(lists.map((list) => mean(list))) };
-    return lists.some((list) => list.length < 2)
-      ? { mean: mean(lists.map((list) => mean(list))) }
-      : groupedInterval(lists);
+    return hasInterval(lists)
+      ? groupedInterval(lists)
+      : { mean: mean(lists.map((list) => mean(list))) };
   };
   return {
     task: undefined,
@@ -182,7 +183,8 @@ function difference(
       return key(row) === "" ? NaN : (scoreOf(row) ?? NaN) - (reference.get(key(row)) ?? NaN);
     })
   );
-  if (!groups.every((group) => group.length > 1 && group.every(Number.isFinite))) return undefined;
+  if (!groups.every((group) => group.every(Number.isFinite))) return undefined;
+  if (groups.some((group) => group.length === 0) || !hasInterval(groups)) return undefined;
   return asDifference(groupedInterval(groups));
 }
 

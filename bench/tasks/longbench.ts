@@ -109,8 +109,6 @@ function toExample(task: string, row: Row<LongBenchRow>, index: number, config: 
     answers: value.answers,
     reference: space + value.answers[0]!,
     maxTokens: config.maxTokens[base]!,
-    // As officially: small models repeat the next dialogue without end.
-    ...(base === "samsum" ? { stop: ["\n"] } : {}),
     metric,
     ...(value.all_classes ? { allClasses: value.all_classes } : {}),
   };

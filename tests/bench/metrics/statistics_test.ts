@@ -2,6 +2,7 @@ import fc from "fast-check";
 import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
 import {
   groupedInterval,
+  hasInterval,
   meanInterval,
   pairedDifference,
 } from "../../../bench/metrics/statistics.ts";
@@ -62,6 +63,20 @@ Deno.test("groupedInterval() weighs groups alike, whatever their size", () => {
   assertAlmostEquals((high - low) / (first.high - first.low), 0.5, 0.05);
   assertThrows(() => groupedInterval([]), RangeError, "at least one group");
   assertThrows(() => groupedInterval([[1], []]), RangeError, "at least one value");
+});
+
+Deno.test("groups of one value are drawn among each other, one alone has no interval", () => {
+  const values = normal(400, random(7));
+  // As if they were one group: nothing says what varies within each.
+  const singles = groupedInterval(values.map((value) => [value]));
+  const together = meanInterval(values);
+  assertAlmostEquals(singles.mean, together.mean, 1e-12);
+  assertAlmostEquals(singles.high - singles.low, together.high - together.low, 0.02);
+  // Two of four tasks: a quarter of each value, and the others do not vary.
+  const { mean, low, high } = groupedInterval([[0, 0], [4], [0, 0], [8]]);
+  assertEquals([mean, low, high], [3, 2, 4]);
+  assertEquals([[[1]], [[1, 2], [3]]].map(hasInterval), [false, false]);
+  assertEquals([[[1, 2]], [[1], [3]], [[1, 2], [3], [4]]].map(hasInterval), [true, true, true]);
 });
 
 Deno.test("a wider level gives a wider interval", () => {
