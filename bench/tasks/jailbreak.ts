@@ -31,22 +31,19 @@ export async function load(dir: string | undefined, options: LoadOptions): Promi
   const folder = dir ?? sample("jailbreak");
   const files = await listFiles(folder, [".csv", ".jsonl"]);
   const examples: Example[] = [];
+  const known = new Set<string>();
   for (const name of files) {
-    for (const [i, row] of (await readRows(join(folder, name))).entries()) {
-      const example = toExample(row, name, i);
-      if (example !== undefined) examples.push(example);
-    }
+    const rows = await readRows(join(folder, name));
+    const own = rows.flatMap((row, i) => toExample(row, name, i) ?? []);
+    // The mini set's attacks are in the whole one again.
+    for (const example of own) if (!known.has(textOf(example))) examples.push(example);
+    for (const example of own) known.add(textOf(example));
   }
-  return chosen(withoutRepeats(examples), files, folder, options);
+  return chosen(examples, files, folder, options);
 }
 
-/** The same attack comes with several images, and in the smaller of two files again. */
-function withoutRepeats(examples: readonly Example[]): Example[] {
-  const known = new Set<string>();
-  return examples.filter(({ task, context }) => {
-    const text = JSON.stringify([task, context]);
-    return !known.has(text) && known.add(text);
-  });
+function textOf({ task, context }: Example): string {
+  return JSON.stringify([task, context]);
 }
 
 function chosen(
