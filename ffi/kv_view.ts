@@ -230,5 +230,6 @@ function base(options: DataOptions & KvShape) {
   const device = deviceOf(options);
   const dtype = dtypeOf(options);
   rowBytes(dtype, headDim);
+  check(Number.isInteger(kvLen) && kvLen >= 0, "kvLen to be an integer of at least 0", kvLen);
   return { data, dtype, device, batch, numKvHeads, headDim, kvLen, kvLens };
 }

@@ -140,8 +140,10 @@ export class BlockPool {
    * @param block The block.
    * @param hash Names its tokens and all before them.
    * @returns Whether it is found by that hash from now on; another block that holds the same stays.
+   * @throws {ChunkKvError} If nobody holds it.
    */
   remember(block: number, hash: string): boolean {
+    if (this.refCount(block) === 0) throw broken(`block ${block} with a holder`, "one without");
     if (this.#byHash.has(hash) || this.#hashes[block] !== undefined) return false;
     this.#hashes[block] = hash;
     this.#byHash.set(hash, block);

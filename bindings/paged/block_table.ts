@@ -41,7 +41,9 @@ export class BlockTable {
 
   /** Puts blocks in the place of those from `index` on. */
   replaceFrom(index: number, blocks: readonly number[]): number[] {
-    return this.#blocks.splice(index, Infinity, ...blocks);
+    const replaced = this.#blocks.splice(index);
+    this.push(blocks); // not spread: arguments are limited
+    return replaced;
   }
 
   /** Slots of the rows from `begin` up to and without `end`. */

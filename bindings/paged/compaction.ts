@@ -222,7 +222,11 @@ export class Compaction {
         );
       }
       if (!("kept" in this.#options)) return; // what C selects rises
-      for (let head = 0; head < heads; head++) checkRising(kept.at(0, head), this.#length, layer);
+      for (let head = 0; head < heads; head++) {
+        const set = kept.at(0, head);
+        check(set.length === after, `${after} kept indices of layer ${layer}`, set.length);
+        checkRising(set, this.#length, layer);
+      }
     });
   }
 

@@ -18,6 +18,14 @@ import {
   snapshot,
 } from "./small_cache.ts";
 
+/** Indices from 0 on: so many by its own words, and so many that it has room for. */
+function rising(length: number, capacity: number): Kept {
+  const kept = new Kept(1, 1, capacity);
+  kept.data.forEach((_, i) => kept.data[i] = i);
+  kept.lens[0] = length;
+  return kept;
+}
+
 Deno.test("what fails changes nothing", async () => {
   using cache = makeCache({ numBlocks: 6 });
   using sequence = cache.createSequence();
@@ -33,6 +41,7 @@ Deno.test("what fails changes nothing", async () => {
     ["invalid_argument", "layer 0", { kept: bothLayers(-1, 2) }],
     ["invalid_argument", "1 set", { kept: bothLayers(1).map(() => Kept.from([[[1]], [[1]]])) }],
     ["invalid_argument", "1 set", { kept: bothLayers(1).map(() => Kept.from([[[1], [1]]])) }],
+    ["invalid_argument", "9 kept indices of layer 1", { kept: [rising(9, 9), rising(9, 6)] }],
     ["unsupported", "2 tokens in layer 1", {
       kept: [...bothLayers(1, 3).slice(1), Kept.from([[[1]]])],
     }],

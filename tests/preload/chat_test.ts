@@ -41,6 +41,39 @@ Deno.test("a chat goes on from the compacted cache, and an edited turn is read f
   assert(server.said.some((line) => /sequence \d+: \d+ -> \d+ tokens in the cache/.test(line)));
 });
 
+Deno.test("with --cache-reuse, too, nothing before the tail is taken for whole", async () => {
+  const text = storyText(3600);
+  // Sentences are gone from the part that was compacted: what follows would be moved and used again.
+  const [from, to] = [400, 900].map((at) => text.indexOf(". ", at) + 1);
+  const shorter = text.slice(0, from) + text.slice(to);
+  for (const preload of [undefined, { keep: 0.3 }]) {
+    await using server = await Server.start({
+      ...preload && { preload },
+      args: ["-c", "4096", "-np", "1", "--cache-reuse", "64"],
+    });
+    const first = await server.chat(ask(text));
+    const edited = await server.chat(ask(shorter));
+    if (preload) assertEquals([edited.cached, server.stats().length], [0, 2]);
+    else assert(edited.cached > first.read / 2, `stock: ${edited.cached} of ${first.read} tokens`);
+    if (!preload) continue;
+    await using fresh = await Server.start({ preload, args: ["-c", "4096", "-np", "1"] });
+    assertEquals(edited.content, (await fresh.chat(ask(shorter))).content);
+  }
+});
+
+Deno.test("a prompt whose last batch is one token is compressed, too", async () => {
+  const tokens = 1025; // 1,024 and one
+  await using server = await Server.start({
+    preload: { keep: 0.3 },
+    args: ["-c", "2048", "-np", "1", "-b", "256"],
+  });
+  const { tokens: all } = await server.post("/tokenize", { content: storyText(6000) }) as {
+    tokens: number[];
+  };
+  await server.post("/completion", { prompt: all.slice(0, tokens), n_predict: 1 });
+  assertEquals(server.stats().map(({ event, before }) => [event, before]), [["compacted", tokens]]);
+});
+
 Deno.test("with keep 1 every answer is the stock server's", async () => {
   const chat = ask(storyText(2400));
   const answers: string[][] = [];

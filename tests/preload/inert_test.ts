@@ -1,6 +1,8 @@
 import { assertEquals } from "@std/assert";
 import { preloadEnvironment } from "chunkkv/llama-cpp";
 
+import { compileC } from "../ffi/c_compiler.ts";
+
 const PROGRAMS: Record<string, string[]> = {
   sh: ["sh", "-c", "echo hi; exit 3"],
   node: ["node", "-e", "console.log(6 * 7); process.exitCode = 4"],
@@ -50,4 +52,36 @@ Deno.test("a program that the library is preloaded into has it", async () => {
   const env = preloadEnvironment();
   const { stdout } = await outcome(["cat", "/proc/self/maps"], env);
   assertEquals(/chunkkv_preload/.test(stdout), true, stdout);
+});
+
+// llama.cpp as a part of another shared object, which exports it: its own calls can be stood in for.
+const ENGINE = `
+#include <stdbool.h>
+#include <stdint.h>
+static int freed;
+bool llama_memory_seq_rm(void *memory, int32_t seq, int32_t p0, int32_t p1) {
+  return memory == &freed && seq == 1 && p0 == 2 && p1 == 3;
+}
+void ggml_backend_sched_free(void *sched) { freed += sched == &freed; }
+int32_t llama_memory_seq_pos_min(void *memory, int32_t seq) { return memory ? seq : -7; }
+int use(void) {
+  ggml_backend_sched_free(&freed);
+  return llama_memory_seq_rm(&freed, 1, 2, 3) + 10 * freed + 100 * llama_memory_seq_pos_min(&freed, 5);
+}`;
+
+Deno.test("an engine inside another library works as without the preloaded one", async () => {
+  const folder = await Deno.makeTempDir({ prefix: "chunkkv-" });
+  try {
+    const engine = `${folder}/addon.so`;
+    compileC(ENGINE, engine, ["-shared", "-fPIC", "-O0", "-fsemantic-interposition"]);
+    for (const mode of ["RTLD_LOCAL", "RTLD_GLOBAL"]) {
+      const load = `ctypes.CDLL("${engine}", mode=ctypes.${mode})`;
+      const command = ["python3", "-c", `import ctypes; print(${load}.use())`];
+      const expected = { code: 0, stdout: "511\n", stderr: "" };
+      assertEquals(await outcome(command), expected);
+      assertEquals(await outcome(command, preloadEnvironment({ keep: 0.3 })), expected);
+    }
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
 });

@@ -160,6 +160,8 @@ def test_scores_are_the_attention_of_the_window(kind: Any, device: str) -> None:
     params = pages.library.params(budget=K, window=window)
     pages.score(params, queries, Compaction(N, K, OLD, OLD[:3]), scores)
     pages.library.finish()
+    if isinstance(pages, PackedPages):  # a copy of all keys: not one of each layer at once
+        assert pages._unpacked.numel() == 0
     scores, keys, queries = scores.cpu(), keys.cpu(), queries.cpu()
 
     wide = keys.double().repeat_interleave(group, dim=1)

@@ -34,6 +34,13 @@ def test_a_plain_configuration_passes(model: Path) -> None:
     refusals.check_config(config)
 
 
+def test_prompts_with_positions_of_images_are_refused(model: Path) -> None:
+    config = _config(model)
+    object.__setattr__(config.model_config.model_arch_config, "is_mm_prefix_lm", True)
+    with pytest.raises(UnsupportedError, match="models that see images both ways"):
+        refusals.check_config(config)
+
+
 def test_a_vllm_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vllm, "__version__", "0.33.0")
     with pytest.raises(UnsupportedError, match=r"expected vLLM 0\.32\.0 but found 0\.33\.0"):

@@ -3,6 +3,7 @@
 
 #include "compaction.h"
 #include "decode.h"
+#include "libllama.h"
 #include "log.h"
 #include "quiet.h"
 #include "say.h"
@@ -59,9 +60,10 @@ static ckv_status run(ckvp_context *context, ckvl_compaction *c, int32_t budget,
   return status;
 }
 
-// Sliding windows that are cut short hold no more than a host asks for.
+// Sliding windows that are cut short hold no more than a host asks for. node-llama-cpp does not ask for
+// them.
 static int32_t reach_of(const ckvp_context *context, const ckvl_compaction *c) {
-  if (c->sliding.count == 0) return 0;
+  if (c->sliding.count == 0 || ckvp_is_node()) return 0;
   const bool is_full = c->sliding.data[0]->keys->ne[1] == c->global.data[0]->keys->ne[1];
   return is_full ? 0 : context->host->llama_model_n_swa(context->model);
 }

@@ -36,6 +36,7 @@ static void add_token(ckvp_context *context, const struct llama_batch *batch, in
     *run = (ckvl_run){.seq = seq, .begin = i, .batch_tokens = batch->n_tokens};
     run->first = batch->pos ? batch->pos[i] : newest(context, seq) + 1;
     sequence->is_mixed = !batch->token;
+    sequence->is_edited = false;  // the host has decided what it goes on from
     sequence->is_prompt = sequence->ends_prompt = false;
   }
   const llama_pos expected = run->first + (i - run->begin);
@@ -136,6 +137,7 @@ static bool finish(ckvp_context *context, const struct llama_batch *batch, bool 
       // Queries of all layers are megabytes, and those of the next prompt are others.
       if (!settings->decode_budget) ckvl_capture_free(&sequence->capture);
     } else if (!sequence->is_prompt && settings->decode_budget &&
+               tokens <= settings->params.window &&  // drafts that are refused go again
                sequence->cells >= settings->decode_budget + settings->decode_slack &&
                sequence->capture.rows >= settings->params.window) {
       ok = ckvp_compress(context, s, settings->decode_budget, true) && ok;

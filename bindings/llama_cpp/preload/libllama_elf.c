@@ -41,6 +41,20 @@ void *ckvp_libllama_open(void) {
 
 void *ckvp_libllama_symbol(void *library, const char *name) { return dlsym(library, name); }
 
+void *ckvp_next_symbol(const char *name, const void *caller) {
+  static const char here;
+  Dl_info info, found, self;
+  // Loaded for itself alone, it comes after nobody.
+  void *const own = dladdr(caller, &info) ? dlopen(info.dli_fname, RTLD_LAZY | RTLD_NOLOAD) : NULL;
+  void *symbol = own ? dlsym(own, name) : NULL;
+  if (own) dlclose(own);
+  const bool is_ours =
+      symbol && dladdr(symbol, &found) && dladdr(&here, &self) && found.dli_fbase == self.dli_fbase;
+  return symbol && !is_ours ? symbol : dlsym(RTLD_NEXT, name);
+}
+
+bool ckvp_is_node(void) { return dlsym(RTLD_DEFAULT, "napi_create_function") != NULL; }
+
 #else
 typedef int ckvp_not_empty;
 #endif

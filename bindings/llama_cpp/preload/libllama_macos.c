@@ -1,5 +1,6 @@
 #if defined(__APPLE__)
 
+#  include <dlfcn.h>
 #  include <stddef.h>
 #  include <string.h>
 
@@ -35,6 +36,13 @@ void *ckvp_libllama_symbol(void *library, const char *name) {
   }
   return NULL;
 }
+
+void *ckvp_next_symbol(const char *name, const void *caller) {
+  (void)caller;
+  return dlsym(RTLD_NEXT, name);
+}
+
+bool ckvp_is_node(void) { return dlsym(RTLD_DEFAULT, "napi_create_function") != NULL; }
 
 void *ckvp_libllama_open(void) {
   static char any;

@@ -18,6 +18,7 @@ static void reset(ckvp_sequence *sequence) {
   sequence->pending = 0;
   sequence->cells = 0;
   sequence->num_recent = 0;
+  sequence->is_edited = false;
 }
 
 static void release(ckvp_context *context) {
@@ -48,7 +49,6 @@ static ckvp_context *make(const ckvp_host *host, struct llama_context *ctx) {
   context->model = host->llama_get_model(ctx);
   context->num_sequences = (int32_t)host->api.llama_n_seq_max(ctx);
   context->batch_size = (int32_t)host->llama_n_batch(ctx);
-  context->reach = host->llama_model_n_swa(context->model);
   context->sequences = calloc((size_t)context->num_sequences, sizeof *context->sequences);
   if (!context->sequences) {
     release(context);
@@ -146,9 +146,10 @@ static void range(const ckvp_context *context, llama_seq_id seq, int32_t *begin,
 
 static void cut(ckvp_sequence *sequence, llama_pos p0) {
   ckvl_capture_rewind(&sequence->capture, p0);
-  sequence->pending = 0;
   // From the tail on each position has a cell.
   const llama_pos removed = sequence->next > p0 ? sequence->next - p0 : 0;
+  // llama-server cuts at the end before each batch: the prompt goes on then.
+  if (removed > 0) sequence->pending = 0;
   sequence->next -= removed;
   sequence->num_recent = sequence->num_recent > removed ? sequence->num_recent - removed : 0;
   sequence->cells =
@@ -169,6 +170,8 @@ void ckvp_note_removed(ckvp_context *context, llama_seq_id seq, llama_pos p0, ll
       ckvl_capture_forget(&sequence->capture);
       sequence->cells = -1;
       sequence->num_recent = 0;
+      // A cell before the tail has other tokens in other layers.
+      sequence->is_edited = sequence->is_edited || p0 < sequence->tail;
     }
   }
 }
@@ -187,11 +190,14 @@ void ckvp_note_copied(ckvp_context *context, llama_seq_id from, llama_seq_id to)
   target->compacted = source->compacted;
   target->next = source->next;
   target->cells = -1;
+  target->is_edited = source->is_edited;
 }
 
 void ckvp_note_kept(ckvp_context *context, llama_seq_id seq) {
   for (int32_t s = 0; s < context->num_sequences; s++) {
-    if (s != seq) reset(&context->sequences[s]);
+    // Those in a part of the cache of their own stay.
+    const bool is_gone = context->host->api.llama_memory_seq_pos_max(context->memory, s) < 0;
+    if (s != seq && is_gone) reset(&context->sequences[s]);
   }
 }
 
@@ -268,8 +274,10 @@ void ckvp_note_restored(ckvp_context *context, llama_seq_id seq) {
 
 llama_pos ckvp_first_position(const ckvp_context *context, llama_seq_id seq, llama_pos found) {
   if (found < 0 || seq < 0 || seq >= context->num_sequences) return found;
-  const llama_pos tail = context->sequences[seq].tail;
+  const ckvp_sequence *sequence = &context->sequences[seq];
+  const llama_pos tail = sequence->tail;
   if (tail <= 0) return found;
+  if (sequence->is_edited) return sequence->next > found ? sequence->next : found;
   // A host with sliding windows asks for that much more than it goes back to.
   const llama_pos first = tail > context->reach ? tail - context->reach : 0;
   return first > found ? first : found;

@@ -17,6 +17,7 @@ typedef struct ckvp_sequence {
   int32_t cells;        // that it has; -1: not known
   llama_token recent[CKVL_WINDOW];  // its newest tokens before `next`, num_recent of them
   int32_t num_recent;
+  bool is_edited;  // something before the tail was taken out since the last decode call
   // Of the decode call that runs.
   ckvl_run run;      // end 0: it has no tokens in the batch
   bool is_mixed;     // several runs, or tokens of several sequences: cannot be captured
@@ -34,7 +35,7 @@ typedef struct ckvp_context {
   ckv_context *ckv;  // of the CPU; NULL until the first compaction
   ckvl_devices devices;
   bool keeps_device_states;  // the host has saved a state on a device
-  int32_t reach;             // positions before the tail that a sliding window holds
+  int32_t reach;  // positions before the tail that the host allows for: a sliding window's
   int32_t batch_size, num_sequences;
   bool is_capturing;
   bool is_on_device;  // some layers are: what is captured stops the engine

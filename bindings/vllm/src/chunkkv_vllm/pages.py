@@ -121,6 +121,15 @@ class PackedPages(Pages):
         self._blocks = self.cache.view(self.cache.shape[0], self.cache.shape[1], -1)
         self._unpacked = self.cache.new_empty(0)
 
+    def score(
+        self, params: Params, queries: torch.Tensor, compaction: Compaction, scores: torch.Tensor
+    ) -> None:
+        """As without packing; the unpacked keys go before the next layer's come."""
+        try:
+            super().score(params, queries, compaction, scores)
+        finally:
+            self._unpacked = self.cache.new_empty(0)
+
     def keys(self, compaction: Compaction) -> KvView:
         self._unpacked = self._unpack(self.table(compaction.old), 0)[: compaction.n]
         return kv_view(self._unpacked)
@@ -142,7 +151,6 @@ class PackedPages(Pages):
         return self._unpack(blocks, 0)[rows], self._unpack(blocks, 1)[rows]
 
     def move(self, compaction: Compaction, kept: torch.Tensor) -> None:
-        self._unpacked = self.cache.new_empty(0)
         old, new = self.table(compaction.old), self.table(compaction.new).long()
         rows = kept.long().expand(self.num_kv_heads, -1).T  # (k, num_kv_heads)
         # Indexing copies: the blocks that are written may be among those that were read.

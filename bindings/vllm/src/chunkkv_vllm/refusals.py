@@ -38,6 +38,7 @@ def check_config(config: Any) -> None:
         "pooling models": model.runner_type == "pooling",
         "diffusion models": model.is_diffusion,
         "models without attention": model.is_attention_free,
+        "models that see images both ways": model.is_mm_prefix_lm,
         "KV sharing fast prefill": config.cache_config.kv_sharing_fast_prefill,
         f"a KV cache of {config.cache_config.cache_dtype}": config.cache_config.cache_dtype
         not in CACHE_DTYPES,
