@@ -47,6 +47,9 @@ Deno.test("contiguousKv() with room for more tokens strides over them", () => {
   const view = contiguousKv({ data, ...SHAPE, capacity: 32 });
   assertEquals([view.strideToken, view.strideHead, view.strideBatch], [256, 8192, 16384]);
   refuses(() => contiguousKv({ data, ...SHAPE, capacity: 9 }), "capacity");
+  for (const kvLen of [-1, 1.5, NaN]) {
+    refuses(() => contiguousKv({ data, ...SHAPE, kvLen, capacity: 9 }), "kvLen");
+  }
 });
 
 Deno.test("element types that contradict the memory are refused", () => {

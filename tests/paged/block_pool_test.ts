@@ -6,6 +6,7 @@
 import { ChunkKvError } from "chunkkv";
 import { BlockPool, OutOfBlocksError } from "chunkkv/paged";
 import { assert, assertEquals, assertThrows } from "@std/assert";
+import { BlockTable } from "../../bindings/paged/block_table.ts";
 import fc from "fast-check";
 import { random } from "../random.ts";
 
@@ -152,6 +153,7 @@ Deno.test("BlockPool refuses what would break its counts", () => {
     const broken of [
       () => pool.release(blocks),
       () => pool.retain(blocks),
+      () => pool.remember(blocks[0]!, "a hash"),
       () => pool.release([2]),
       () => pool.retain([-1]),
     ]
@@ -160,4 +162,11 @@ Deno.test("BlockPool refuses what would break its counts", () => {
   for (const count of [0, -1, 1.5, NaN]) {
     assertThrows(() => new BlockPool(count), ChunkKvError, "numBlocks");
   }
+});
+
+Deno.test("a block table takes more blocks than a call has room for arguments", () => {
+  const table = new BlockTable(16, [3, 5]);
+  const blocks = Array.from({ length: 300_000 }, (_, i) => i);
+  assertEquals(table.replaceFrom(1, blocks), [5]);
+  assertEquals([table.blocks.length, table.blocks[0], table.blocks.at(-1)], [300_001, 3, 299_999]);
 });
