@@ -39,19 +39,6 @@ export async function load(dir: string | undefined, options: LoadOptions): Promi
     for (const example of own) if (!known.has(textOf(example))) examples.push(example);
     for (const example of own) known.add(textOf(example));
   }
-  return chosen(examples, files, folder, options);
-}
-
-function textOf({ task, context }: Example): string {
-  return JSON.stringify([task, context]);
-}
-
-function chosen(
-  examples: readonly Example[],
-  files: readonly string[],
-  folder: string,
-  options: LoadOptions,
-): Example[] {
   if (examples.length === 0) {
     throw new UsageError(
       `Expected --data to name a folder with JailbreakV's CSV or JSONL but found ` +
@@ -60,6 +47,10 @@ function chosen(
   }
   const tasks = chosenTasks([...new Set(examples.map(({ task }) => task))], options.tasks);
   return draw(examples.filter(({ task }) => tasks.includes(task)), options);
+}
+
+function textOf({ task, context }: Example): string {
+  return JSON.stringify([task, context]);
 }
 
 function toExample(row: Row<unknown>, file: string, index: number): Example | undefined {
