@@ -140,6 +140,10 @@ function openAlone(path: string): Deno.FsFile {
       { cause },
     );
   }
+  if (!file.statSync().isFile) {
+    file.close();
+    throw new UsageError(`Expected --resume to name a file but found the device "${path}"`);
+  }
   try {
     if (file.tryLockSync(true)) return file;
   } catch {

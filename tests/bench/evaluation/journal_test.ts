@@ -86,6 +86,12 @@ Deno.test("journals of other settings, other files and broken rows are refused a
     refuse("Once upon a time", 'begins with "Once upon a time"');
     refuse(`${JSON.stringify(SETTINGS)}\nOnce\n`, "Expected a row in line 2");
     assertThrows(() => new Journal("/nowhere/journal", SETTINGS), UsageError, "a writable file");
+    if (Deno.build.os === "windows") return;
+    assertThrows(
+      () => new Journal("/dev/null", SETTINGS),
+      UsageError,
+      "a file but found the device",
+    );
   }));
 
 Deno.test("an example's hash tells prompts apart, and what answers are judged by", () => {
